@@ -1,1 +1,3 @@
-//! placeholder
+//! Actors around the engine: sources, clock, sink driver, servers, supervisor.
+
+pub mod service;
