@@ -17,9 +17,7 @@ use livelake_dataflow::plan::RelationId;
 use crate::error::{Position, SqlError, SqlErrorKind, nearest};
 use crate::name::RelationName;
 use crate::plan::{self, PlannedQuery};
-use crate::statement::{
-    CreateSink, CreateSource, CreateTable, CreateView, DropRelation, RelationKind, Statement, StatementKind,
-};
+use crate::statement::{CreateSink, CreateSource, CreateTable, CreateView, DropRelation, RelationKind, Statement, StatementKind};
 
 /// All relations of a lake.
 #[derive(Clone, Debug, Default)]
@@ -56,8 +54,12 @@ impl Catalog {
             StatementKind::CreateTable(table) => self.create_table(table, statement),
             StatementKind::CreateView(view) => self.create_view(view, statement),
             StatementKind::CreateSink(sink) => self.create_sink(sink, statement),
-            _ => Err(SqlError::new(SqlErrorKind::Unsupported, statement.position.clone(), "a lake's files hold CREATE statements only")
-                .with_hint("send other statements to the running lake")),
+            _ => Err(SqlError::new(
+                SqlErrorKind::Unsupported,
+                statement.position.clone(),
+                "a lake's files hold CREATE statements only",
+            )
+            .with_hint("send other statements to the running lake")),
         }
     }
 
@@ -130,7 +132,10 @@ impl Catalog {
 
     /// The statements that make this catalog, in an order that can be run.
     pub fn to_statements(&self) -> Vec<String> {
-        self.iter().filter(|relation| relation.kind != RelationKind::Errors).map(|relation| format!("{};", relation.sql)).collect()
+        self.iter()
+            .filter(|relation| relation.kind != RelationKind::Errors)
+            .map(|relation| format!("{};", relation.sql))
+            .collect()
     }
 
     /// An error about a name that does not exist, with the nearest one.

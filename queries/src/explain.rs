@@ -65,8 +65,7 @@ fn operator(plan: &Plan, catalog: &Catalog) -> String {
         }
         Plan::Join { left, right, on, null_equals_null, .. } => {
             let (left, right) = (left.schema(), right.schema());
-            let pairs: Vec<String> =
-                on.iter().map(|(l, r)| format!("{} = {}", column(&left, *l), column(&right, *r))).collect();
+            let pairs: Vec<String> = on.iter().map(|(l, r)| format!("{} = {}", column(&left, *l), column(&right, *r))).collect();
             let on = if pairs.is_empty() { "everything (cross product)".to_string() } else { pairs.join(" and ") };
             format!("Join on {on}{}", if *null_equals_null { ", NULL = NULL" } else { "" })
         }
@@ -152,7 +151,13 @@ fn aggregate(call: &Aggregate, input: &Schema) -> String {
 
 fn order_by(by: &OrderBy, input: &Schema) -> String {
     let direction = if by.descending { " desc" } else { "" };
-    let nulls = if by.nulls_first == by.descending { "" } else if by.nulls_first { " nulls first" } else { " nulls last" };
+    let nulls = if by.nulls_first == by.descending {
+        ""
+    } else if by.nulls_first {
+        " nulls first"
+    } else {
+        " nulls last"
+    };
     format!("{}{direction}{nulls}", column(input, by.column))
 }
 

@@ -11,6 +11,7 @@ mod map;
 mod scan;
 mod temporal;
 mod topk;
+mod window_end;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -68,13 +69,7 @@ impl Lowering<'_> {
                 let rows = self.node(&projection.input)?;
                 self.project(rows, &projection.expr, &projection.schema)
             }
-            LogicalPlan::Filter(filter) => match filter.input.as_ref() {
-                LogicalPlan::Window(window) => self.filtered_window(window, &filter.predicate),
-                input => {
-                    let rows = self.node(input)?;
-                    self.filter(rows, split_conjunction_owned(filter.predicate.clone()))
-                }
-            },
+            LogicalPlan::Filter(filter) => self.filtered(&filter.input, split_conjunction_owned(filter.predicate.clone())),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Distinct(Distinct::All(input)) => {
@@ -194,4 +189,4 @@ fn check_expression(expr: &Expr) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

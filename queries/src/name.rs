@@ -42,9 +42,12 @@ impl RelationName {
     /// If it has more parts than `iceberg.schema.name`, or names another catalog.
     pub fn from_ast(name: &ObjectName, position: &Position) -> Result<RelationName, SqlError> {
         let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident()).map(fold).collect();
-        let here = name.0.first().and_then(|part| part.as_ident()).map_or_else(|| position.clone(), |ident| {
-            if ident.span.start.line == 0 { position.clone() } else { position.at(ident.span.start) }
-        });
+        let here = name.0.first().and_then(|part| part.as_ident()).map_or_else(
+            || position.clone(),
+            |ident| {
+                if ident.span.start.line == 0 { position.clone() } else { position.at(ident.span.start) }
+            },
+        );
         match parts.as_slice() {
             [name] => Ok(RelationName::new(DEFAULT_SCHEMA, name)),
             [schema, name] => Ok(RelationName::new(schema, name)),

@@ -6,11 +6,13 @@
 mod columns;
 mod functions;
 mod rewrite;
+mod timezone;
 mod window;
 
 pub use columns::{StoredColumns, columns_read};
 pub(crate) use functions::{is_clock, lake_functions};
 pub(crate) use rewrite::{rewrite, windowed_relation};
+pub(crate) use timezone::timezone_function;
 pub(crate) use window::{TimeWindow, TimeWindowPlanner, WindowRelations};
 
 use std::collections::HashMap;
@@ -113,8 +115,7 @@ pub(crate) fn plan_view(
     let logical = Optimizer::with_rules(maintenance_rules())
         .optimize(conformed, &state, |_, _| {})
         .map_err(|error| explain_error(catalog, &error, position))?;
-    let mut planned =
-        PlannedQuery { logical, schema: Arc::new(Schema::new(schema)), key: Vec::new(), not_maintainable: None };
+    let mut planned = PlannedQuery { logical, schema: Arc::new(Schema::new(schema)), key: Vec::new(), not_maintainable: None };
     match lower::lower(&planned, &StoredColumns::default(), position) {
         Ok(view) => planned.key = view.key,
         Err(error) => planned.not_maintainable = Some(error),
@@ -167,7 +168,8 @@ pub(crate) fn explain_error(catalog: &Catalog, error: &DataFusionError, position
         None if found.message.starts_with("failed to resolve schema: ") => {
             let schemas = catalog.schemas();
             let name = found.message.trim_start_matches("failed to resolve schema: ");
-            let hint = crate::error::nearest(name, schemas.iter().map(String::as_str)).map(|near| format!("did you mean {near}?"));
+            let hint =
+                crate::error::nearest(name, schemas.iter().map(String::as_str)).map(|near| format!("did you mean {near}?"));
             SqlError { kind: SqlErrorKind::UnknownRelation, message: format!("schema {name} does not exist"), hint, ..found }
         }
         None => found,
@@ -210,7 +212,10 @@ pub fn check_expressions(relation: &Relation) -> Result<Vec<(String, Arc<dyn Phy
     let schema = relation.visible_schema();
     let mut compiled = Vec::with_capacity(columns.checks.len());
     for check in &columns.checks {
-        let expression = expression(&schema, &check.condition).map_err(|error| SqlError::from_datafusion(&error, &check.position))?;
+        // Places in the error are places in the condition's text, not in the file.
+        let misplaced =
+            |error| SqlError { position: check.position.clone(), ..SqlError::from_datafusion(&error, &check.position) };
+        let expression = expression(&schema, &check.condition).map_err(misplaced)?;
         if expression.data_type(&schema).ok() != Some(arrow::datatypes::DataType::Boolean) {
             return Err(SqlError::new(SqlErrorKind::Invalid, check.position.clone(), "a CHECK must be true or false"));
         }
@@ -246,4 +251,3 @@ pub(crate) fn default_values(columns: &Columns) -> DataFusionResult<HashMap<Stri
     }
     Ok(defaults)
 }
-

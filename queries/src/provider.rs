@@ -56,7 +56,8 @@ impl SchemaProvider for LakeSchema {
     }
 
     fn table_names(&self) -> Vec<String> {
-        let here = self.catalog.iter().filter(|relation| relation.name.schema == self.schema && relation.kind != RelationKind::Sink);
+        let here =
+            self.catalog.iter().filter(|relation| relation.name.schema == self.schema && relation.kind != RelationKind::Sink);
         here.map(|relation| relation.name.name.clone()).collect()
     }
 

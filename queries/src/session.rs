@@ -26,7 +26,7 @@ use livelake_dataflow::plan::RelationId;
 use crate::catalog::Catalog;
 use crate::error::{Position, SqlError};
 use crate::name::{CATALOG, DEFAULT_SCHEMA};
-use crate::plan::{TimeWindowPlanner, WindowRelations, explain_error, lake_functions, logical};
+use crate::plan::{TimeWindowPlanner, WindowRelations, explain_error, lake_functions, logical, timezone_function};
 use crate::provider::LakeSchema;
 use crate::types::LakeTypes;
 
@@ -82,7 +82,12 @@ pub fn context(catalog: &Arc<Catalog>, reader: Arc<dyn RelationReader>, as_of: u
 ///
 /// # Errors
 /// With the place, if it does not plan.
-pub async fn query(context: &SessionContext, catalog: &Catalog, query: &ast::Query, position: &Position) -> Result<DataFrame, SqlError> {
+pub async fn query(
+    context: &SessionContext,
+    catalog: &Catalog,
+    query: &ast::Query,
+    position: &Position,
+) -> Result<DataFrame, SqlError> {
     let plan = plan_answer(&context.state(), catalog, query, position).await?;
     Ok(DataFrame::new(context.state(), plan))
 }
@@ -117,7 +122,12 @@ pub async fn describe(
     Ok(Description { schema: Arc::new(plan.schema().as_arrow().clone()), parameters, plan })
 }
 
-async fn plan_answer(state: &SessionState, catalog: &Catalog, query: &ast::Query, position: &Position) -> Result<LogicalPlan, SqlError> {
+async fn plan_answer(
+    state: &SessionState,
+    catalog: &Catalog,
+    query: &ast::Query,
+    position: &Position,
+) -> Result<LogicalPlan, SqlError> {
     logical(catalog, state, query).await.map_err(|error| explain_error(catalog, &error, position))
 }
 
@@ -141,7 +151,7 @@ pub(crate) fn state(catalog: &Arc<Catalog>, mode: &Mode) -> SessionState {
         .with_query_planner(Arc::new(LakeQueryPlanner))
         .build();
     state.catalog_list().register_catalog(CATALOG.to_string(), Arc::new(provider));
-    for function in lake_functions(as_of) {
+    for function in lake_functions(as_of).into_iter().chain([timezone_function()]) {
         // A session state refuses no function.
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
     }
@@ -187,3 +197,5 @@ impl fmt::Debug for Mode {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -89,7 +89,9 @@ fn decimal(info: &ExactNumberInfo) -> Result<DataType, String> {
     };
     let fits = (1..=u64::from(DECIMAL128_MAX_PRECISION)).contains(&precision) && (0..=precision as i64).contains(&scale);
     if !fits {
-        return Err(format!("DECIMAL({precision}, {scale}) is not supported: at most 38 digits, 0 to all of them after the point"));
+        return Err(format!(
+            "DECIMAL({precision}, {scale}) is not supported: at most 38 digits, 0 to all of them after the point"
+        ));
     }
     Ok(DataType::Decimal128(precision as u8, scale as i8))
 }

@@ -182,7 +182,8 @@ mod tests {
 
     fn rows(keys: Vec<i64>, values: Vec<Option<f64>>) -> RecordBatch {
         let schema = Schema::new(vec![Field::new("k", DataType::Int64, false), Field::new("v", DataType::Float64, true)]);
-        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(keys)), Arc::new(Float64Array::from(values))]).unwrap()
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(keys)), Arc::new(Float64Array::from(values))])
+            .unwrap()
     }
 
     #[test]

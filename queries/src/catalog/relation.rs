@@ -124,7 +124,8 @@ impl Relation {
         }
         let envelope = source.options.one_of("envelope", &["upsert", "append", "events"])?;
         if envelope == Some("upsert") && declared.key.is_empty() {
-            let position = source.options.entry("envelope").map_or_else(|| statement.position.clone(), |entry| entry.position.clone());
+            let position =
+                source.options.entry("envelope").map_or_else(|| statement.position.clone(), |entry| entry.position.clone());
             return Err(SqlError::new(SqlErrorKind::InvalidOption, position, "envelope upsert needs a primary key")
                 .with_hint("declare PRIMARY KEY (…), or say envelope = 'append'"));
         }
@@ -149,7 +150,8 @@ impl Relation {
 
     pub(super) fn errors(id: RelationId, source: &Relation) -> Relation {
         let types = [DataType::Utf8, DataType::Utf8, DataType::Utf8, DataType::Utf8, timestamptz()];
-        let fields: Vec<Field> = ERROR_COLUMNS.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true)).collect();
+        let fields: Vec<Field> =
+            ERROR_COLUMNS.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true)).collect();
         Relation {
             id,
             name: source.name.errors(),

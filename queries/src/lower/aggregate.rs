@@ -9,7 +9,7 @@ use datafusion::logical_expr::{Aggregate as LogicalAggregate, Expr, ExprSchemabl
 use datafusion::physical_expr::PhysicalExpr;
 use livelake_dataflow::plan::{Aggregate, AggregateFunction, Plan};
 
-use super::{Lowering, Rows, engine_schema, map, unsupported};
+use super::{Lowering, Rows, engine_schema, map, unsupported, window_end};
 
 /// Columns under construction: an expression that is needed twice is one column.
 #[derive(Default)]
@@ -49,7 +49,7 @@ impl Lowering<'_> {
         let names: Vec<String> = (0..columns.expressions.len()).map(|index| format!("column_{index}")).collect();
         let names = named_like(&columns.expressions, &names);
         let input = Box::new(map::map(rows.plan, Vec::new(), columns.expressions, &names)?);
-        let plan = Plan::Reduce { input, keys, aggregates, schema };
+        let plan = window_end::without_ends(Plan::Reduce { input, keys, aggregates, schema })?;
         Ok(Rows { plan, schema: Arc::clone(&aggregate.schema) })
     }
 

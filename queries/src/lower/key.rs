@@ -18,6 +18,10 @@ fn keys(plan: &Plan, relations: &BTreeMap<RelationId, Vec<usize>>) -> Vec<Vec<us
     let below = |input: &Plan| keys(input, relations);
     let mut found = match plan {
         Plan::Get { relation, .. } => relations.get(relation).cloned().into_iter().collect(),
+        // What remains of some rows when others are taken away.
+        Plan::Union { inputs } if inputs.iter().skip(1).all(|input| matches!(input, Plan::Negate { .. })) => {
+            inputs.first().map(below).unwrap_or_default()
+        }
         Plan::Constant { .. } | Plan::Union { .. } | Plan::Negate { .. } => Vec::new(),
         Plan::Map { input, projection, .. } => {
             let place = |column: &usize| projection.iter().position(|expr| column_index(expr) == Some(*column));
@@ -52,7 +56,12 @@ fn keys(plan: &Plan, relations: &BTreeMap<RelationId, Vec<usize>>) -> Vec<Vec<us
     };
     for key in &mut found {
         let mut seen = Vec::with_capacity(key.len());
-        key.retain(|column| !seen.contains(column) && { seen.push(*column); true });
+        key.retain(|column| {
+            !seen.contains(column) && {
+                seen.push(*column);
+                true
+            }
+        });
     }
     found.retain(|key| !key.is_empty());
     found.truncate(KEYS_MAX);

@@ -54,7 +54,12 @@ pub(super) fn map(input: Plan, mut predicates: Vec<Physical>, mut projection: Ve
         Plan::Constant { rows } => Ok(Plan::Constant { rows: evaluate(&rows, &predicates, &projection, &names)? }),
         Plan::Map { input, predicates: earlier, projection: inner, schema } => {
             if !fusible(&inner, predicates.iter().chain(&projection)) {
-                return finish(Plan::Map { input, predicates: earlier, projection: inner, schema }, predicates, projection, &names);
+                return finish(
+                    Plan::Map { input, predicates: earlier, projection: inner, schema },
+                    predicates,
+                    projection,
+                    &names,
+                );
             }
             let substitute = |expr: Physical| substitute(expr, &inner);
             predicates = predicates.into_iter().map(substitute).collect::<Result<_>>()?;
@@ -76,7 +81,9 @@ pub(super) fn named(plan: Plan, schema: &SchemaRef) -> Result<Plan> {
         Plan::Map { input, predicates, projection, .. } => {
             Ok(Plan::Map { input, predicates, projection, schema: Arc::clone(schema) })
         }
-        Plan::Constant { rows } => Ok(Plan::Constant { rows: RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec())? }),
+        Plan::Constant { rows } => {
+            Ok(Plan::Constant { rows: RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec())? })
+        }
         plan => {
             let projection = identity(&plan);
             Ok(Plan::Map { input: Box::new(plan), predicates: Vec::new(), projection, schema: Arc::clone(schema) })
@@ -88,9 +95,12 @@ pub(super) fn named(plan: Plan, schema: &SchemaRef) -> Result<Plan> {
 pub(super) fn typed(plan: Plan, schema: &SchemaRef) -> Result<Plan> {
     let have = plan.schema();
     let projection = columns(&plan, 0..schema.fields().len()).into_iter().zip(schema.fields()).enumerate();
-    let projection = projection.map(|(index, (column, field))| {
-        if have.field(index).data_type() == field.data_type() { column } else { cast(column, field.data_type()) }
-    });
+    let projection =
+        projection.map(
+            |(index, (column, field))| {
+                if have.field(index).data_type() == field.data_type() { column } else { cast(column, field.data_type()) }
+            },
+        );
     let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     map(plan, Vec::new(), projection.collect(), &names)
 }

@@ -27,7 +27,8 @@ impl Lowering<'_> {
         let mut indices = Vec::with_capacity(wanted.len());
         for column in wanted {
             let Some(index) = stored.iter().position(|stored| *stored == column) else {
-                let message = format!("column {} of {} is not read from its source", relation.schema.field(column).name(), relation.name);
+                let message =
+                    format!("column {} of {} is not read from its source", relation.schema.field(column).name(), relation.name);
                 return Err(SqlError::new(SqlErrorKind::Unsupported, Position::default(), message)
                     .with_hint("nothing needed it when the lake was started: add the view to the lake's files and start it again")
                     .into());
@@ -68,7 +69,11 @@ impl Lowering<'_> {
 /// `SELECT` without FROM has one row of no columns; what is known to be empty has none.
 pub(super) fn empty(empty: &EmptyRelation) -> Result<Rows> {
     let rows = if empty.produce_one_row { one_row()? } else { RecordBatch::new_empty(engine_schema(&empty.schema)) };
-    let plan = if rows.num_columns() == 0 { map::map(Plan::Constant { rows }, Vec::new(), Vec::new(), &[])? } else { Plan::Constant { rows } };
+    let plan = if rows.num_columns() == 0 {
+        map::map(Plan::Constant { rows }, Vec::new(), Vec::new(), &[])?
+    } else {
+        Plan::Constant { rows }
+    };
     Ok(Rows { plan, schema: Arc::clone(&empty.schema) })
 }
 

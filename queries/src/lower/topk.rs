@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{DFSchemaRef, ScalarValue};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Column, DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::logical_plan::{FetchType, SkipType};
-use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{
     BinaryExpr, DistinctOn, Expr, Limit, LogicalPlan, Operator, Projection, Window, WindowFunctionDefinition,
 };
@@ -66,9 +66,28 @@ impl Lowering<'_> {
         self.project(rows, &distinct.select_expr, &distinct.schema)
     }
 
-    /// A filter right above a window: a bound on the row number is the limit of the top-k.
-    pub(super) fn filtered_window(&self, window: &Window, predicate: &Expr) -> Result<Rows> {
-        let conjuncts = split_conjunction_owned(predicate.clone());
+    /// A filter; what is said above a window is taken down to it, through what only picks and renames columns.
+    pub(super) fn filtered(&self, input: &LogicalPlan, conjuncts: Vec<Expr>) -> Result<Rows> {
+        match input {
+            LogicalPlan::Window(window) => self.filtered_window(window, conjuncts),
+            LogicalPlan::SubqueryAlias(alias) if leads_to_window(&alias.input) => {
+                let columns: Vec<Expr> = alias.input.schema().iter().map(|column| Expr::Column(Column::from(column))).collect();
+                let rows = self.filtered(&alias.input, replaced(conjuncts, &alias.schema, &columns)?)?;
+                Ok(Rows { plan: rows.plan, schema: Arc::clone(&alias.schema) })
+            }
+            LogicalPlan::Projection(projection) if leads_to_window(&projection.input) => {
+                let rows = self.filtered(&projection.input, replaced(conjuncts, &projection.schema, &projection.expr)?)?;
+                self.project(rows, &projection.expr, &projection.schema)
+            }
+            input => {
+                let rows = self.node(input)?;
+                self.filter(rows, conjuncts)
+            }
+        }
+    }
+
+    /// A bound on the row number is the limit of the top-k.
+    fn filtered_window(&self, window: &Window, conjuncts: Vec<Expr>) -> Result<Rows> {
         let number = window.input.schema().fields().len();
         let mut limit: Option<u64> = None;
         let mut rest = Vec::new();
@@ -157,6 +176,27 @@ fn narrow(plan: Plan, schema: &DFSchemaRef) -> Result<Rows> {
     let projection = map::columns(&plan, 0..schema.fields().len());
     let plan = map::map(plan, Vec::new(), projection, &map::names(schema))?;
     Ok(Rows { plan, schema: Arc::clone(schema) })
+}
+
+fn leads_to_window(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Window(_) => true,
+        LogicalPlan::SubqueryAlias(alias) => leads_to_window(&alias.input),
+        LogicalPlan::Projection(projection) => leads_to_window(&projection.input),
+        _ => false,
+    }
+}
+
+/// Conditions over a node's columns, said over its input's.
+fn replaced(conjuncts: Vec<Expr>, schema: &DFSchemaRef, columns: &[Expr]) -> Result<Vec<Expr>> {
+    let replace = |expr: Expr| match &expr {
+        Expr::Column(column) => {
+            let index = schema.index_of_column(column)?;
+            Ok(Transformed::yes(columns[index].clone().unalias()))
+        }
+        _ => Ok(Transformed::no(expr)),
+    };
+    conjuncts.into_iter().map(|conjunct| conjunct.transform_up(replace).data()).collect()
 }
 
 fn smaller(a: Option<usize>, b: Option<usize>) -> Option<usize> {

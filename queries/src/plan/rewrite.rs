@@ -1,12 +1,13 @@
-//! What is changed in a query's syntax before DataFusion sees it: TUMBLE and HOP get their relation as a subquery, and sources
-//! show their hidden columns to queries that name one.
+//! What is changed in a query's syntax before DataFusion sees it: TUMBLE and HOP get their relation as a subquery, AT TIME ZONE
+//! becomes a function of ours, and sources show their hidden columns to queries that name one.
 
 use std::ops::ControlFlow;
 
 use datafusion::error::Result;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    TableAlias, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+    ObjectNamePart, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -34,7 +35,9 @@ pub(crate) fn windowed_relation(factor: &TableFactor) -> Option<ObjectName> {
     }
     match args.args.first() {
         Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(ident)))) => Some(ObjectName::from(vec![ident.clone()])),
-        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::CompoundIdentifier(idents)))) => Some(ObjectName::from(idents.clone())),
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::CompoundIdentifier(idents)))) => {
+            Some(ObjectName::from(idents.clone()))
+        }
         _ => None,
     }
 }
@@ -132,7 +135,10 @@ impl Rewrite<'_> {
                 return Err(SqlError::new(SqlErrorKind::Unsupported, Position::default(), message));
             };
             let SelectItem::Wildcard(options) = star else { return Ok(vec![star.clone()]) };
-            return Ok(vec![SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(qualifier), options.clone())]);
+            return Ok(vec![SelectItem::QualifiedWildcard(
+                SelectItemQualifiedWildcardKind::ObjectName(qualifier),
+                options.clone(),
+            )]);
         };
         let windowed = windowed_relation(factor).is_some();
         let added: &[&str] = if windowed { &["window_start", "window_end"] } else { &[] };
@@ -188,12 +194,33 @@ impl VisitorMut for Rewrite<'_> {
         ControlFlow::Continue(())
     }
 
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        if let Expr::AtTimeZone { timestamp, time_zone } = expr {
+            *expr = call(super::timezone::FUNCTION, [time_zone.as_ref().clone(), timestamp.as_ref().clone()]);
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
         if self.hidden {
             self.show_hidden(factor);
         }
         ControlFlow::Continue(())
     }
+}
+
+fn call(name: &str, arguments: [Expr; 2]) -> Expr {
+    let args = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
 }
 
 /// `SELECT * FROM relation`, with the name's own place for errors.

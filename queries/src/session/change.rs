@@ -13,8 +13,8 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::{
-    self, AssignmentTarget, ConflictTarget, ExprWithAlias, FromTable, ObjectName, OnConflictAction, OnInsert, SelectItem, TableFactor,
-    TableObject,
+    self, AssignmentTarget, ConflictTarget, ExprWithAlias, FromTable, ObjectName, OnConflictAction, OnInsert, SelectItem,
+    TableFactor, TableObject,
 };
 
 use crate::catalog::{Catalog, Relation};
@@ -146,7 +146,8 @@ async fn update_rows(state: &SessionState, catalog: &Catalog, update: &ast::Upda
     // The old rows are needed, too: a changed key takes the row away from its old place.
     let old = new.input.schema().iter().map(|(qualifier, field)| Expr::Column(Column::from((qualifier, field))));
     let old = old.zip(table.schema.fields()).map(|(column, field)| column.alias(format!("old.{}", field.name())));
-    let rows = LogicalPlanBuilder::from(Arc::unwrap_or_clone(Arc::clone(&new.input))).project(old.chain(new.expr.clone()))?.build()?;
+    let rows =
+        LogicalPlanBuilder::from(Arc::unwrap_or_clone(Arc::clone(&new.input))).project(old.chain(new.expr.clone()))?.build()?;
     Ok(Change { table, kind: ChangeKind::Update, rows, returning })
 }
 
@@ -206,7 +207,8 @@ fn conflict(state: &SessionState, table: &Relation, on: &ast::OnConflict, positi
         physical(column, &schema)
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
-    let condition = update.selection.as_ref().map(|condition| physical(logical(state, condition, &schema)?, &schema)).transpose()?;
+    let condition =
+        update.selection.as_ref().map(|condition| physical(logical(state, condition, &schema)?, &schema)).transpose()?;
     Ok(Conflict::DoUpdate { columns, condition })
 }
 

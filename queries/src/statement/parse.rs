@@ -175,7 +175,7 @@ fn parse_tokens(text: &str, lines: &LineIndex, tokens: &[TokenWithSpan], start: 
 
 /// An error at the end of the text has no place of its own in sqlparser (0:0): it is where the statement ends.
 fn at_statement_end(mut error: SqlError, end: Location) -> SqlError {
-    if error.position.line == 0 {
+    if error.position.line == 0 || error.message.contains("found EOF") {
         error.position = error.position.at(end);
     }
     error.message = error.message.replace("found EOF", "found the end of the statement");

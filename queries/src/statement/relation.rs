@@ -57,7 +57,10 @@ fn parse_source(parser: &mut Parser<'_>, context: &Context<'_>) -> Result<Statem
     let place = parser.peek_token_ref().span.start;
     let options = Options::parse(parser, context.position)?;
     if options.iter().next().is_none() {
-        return error_at("expected WITH (connector = '…', …) after the source's columns", if place.line == 0 { place_of(context) } else { place });
+        return error_at(
+            "expected WITH (connector = '…', …) after the source's columns",
+            if place.line == 0 { place_of(context) } else { place },
+        );
     }
     Ok(StatementKind::CreateSource(CreateSource { name, if_not_exists, columns, options }))
 }
@@ -71,7 +74,10 @@ fn parse_table(parser: &mut Parser<'_>, context: &Context<'_>) -> Result<Stateme
         return error_at("a table needs columns: CREATE TABLE name (column type, …)", place);
     }
     if parser.peek_keyword(Keyword::WITH) {
-        return error_at("a table has no options; a relation that is fed from outside is a SOURCE", parser.peek_token().span.start);
+        return error_at(
+            "a table has no options; a relation that is fed from outside is a SOURCE",
+            parser.peek_token().span.start,
+        );
     }
     Ok(StatementKind::CreateTable(CreateTable { name, if_not_exists, columns }))
 }
@@ -126,7 +132,12 @@ fn parse_columns(parser: &mut Parser<'_>, relation: &RelationName, context: &Con
     Ok(declared)
 }
 
-fn add_column(declared: &mut Columns, definition: ColumnDef, relation: &RelationName, context: &Context<'_>) -> Result<(), ParserError> {
+fn add_column(
+    declared: &mut Columns,
+    definition: ColumnDef,
+    relation: &RelationName,
+    context: &Context<'_>,
+) -> Result<(), ParserError> {
     let place = definition.name.span.start;
     let name = fold(&definition.name);
     if declared.columns.iter().any(|column| column.name == name) {

@@ -54,7 +54,7 @@ pub(super) fn split_as_of(tokens: &[TokenWithSpan]) -> Result<(&[TokenWithSpan],
             _ => {}
         }
         if depth == 0 && is_word(&tokens[pair[0]].token, "AS") && is_word(&tokens[pair[1]].token, "OF") {
-            found = Some(*pair.first().unwrap_or(&0)).zip(Some(pair[1]));
+            found = Some((pair[0], pair[1]));
         }
     }
     let Some((begin, of)) = found else { return Ok((tokens, None)) };
@@ -67,10 +67,14 @@ pub(super) fn split_as_of(tokens: &[TokenWithSpan]) -> Result<(&[TokenWithSpan],
     }
 }
 
-/// Whether what follows `AS of` shows that "of" is an alias: a comma, a parenthesis or a keyword of the query.
+/// Whether what follows `AS of` shows that "of" is an alias: anything but a value.
 fn is_alias(rest: &[TokenWithSpan]) -> bool {
     let next = rest.iter().find(|token| !matches!(token.token, Token::Whitespace(_)));
-    !matches!(next.map(|token| &token.token), Some(Token::Word(word)) if word.keyword == Keyword::NoKeyword)
+    match next.map(|token| &token.token) {
+        Some(Token::SingleQuotedString(_) | Token::Number(..) | Token::Placeholder(_)) => false,
+        Some(Token::Word(word)) => word.keyword != Keyword::NoKeyword,
+        _ => true,
+    }
 }
 
 /// `AS OF` takes microseconds since 1970 UTC, or a time in quotes (`'2026-01-31 12:00:00'`, UTC unless it says otherwise).
@@ -203,7 +207,9 @@ fn parse_copy_rest(
     stand_in.push(TokenWithSpan::new(Token::SemiColon, tokens[tokens.len() - 1].span));
     let mut parser = sub_parser(&stand_in);
     match parser.parse_copy()? {
-        ast::Statement::Copy { to, target: ast::CopyTarget::Stdin | ast::CopyTarget::Stdout, options, legacy_options, .. } => {
+        ast::Statement::Copy {
+            to, target: ast::CopyTarget::Stdin | ast::CopyTarget::Stdout, options, legacy_options, ..
+        } => {
             if !legacy_options.is_empty() {
                 return error_at("write the options of COPY in parentheses: WITH (FORMAT csv, HEADER)", place);
             }
@@ -307,4 +313,3 @@ fn parse_explain(parser: &mut Parser<'_>, tokens: &[TokenWithSpan], context: &Co
     let target = ExplainTarget::Query(parse_select(parser, rest)?);
     Ok(StatementKind::Explain(Explain { analyze, target }))
 }
-

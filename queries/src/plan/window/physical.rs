@@ -127,7 +127,8 @@ impl Windows {
             _ => None,
         };
         let ends: Vec<i64> = starts.iter().map(|start| start + self.size).collect();
-        let stamps = |values: Vec<i64>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values).with_timezone_opt(zone.clone())) };
+        let stamps =
+            |values: Vec<i64>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values).with_timezone_opt(zone.clone())) };
         let rows = UInt32Array::from(rows);
         let mut columns = batch.columns().iter().map(|column| take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;
         columns.push(stamps(starts));
