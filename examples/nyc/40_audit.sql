@@ -59,9 +59,9 @@ SELECT id, name, active, updated_at,
        _op AS op, _source_ts AS source_ts, _lsn AS lsn, _tx_id AS tx_id, _topic AS topic, _partition AS "partition", _offset AS "offset"
 FROM taxi_cdc.vendor_events;
 
-CREATE SINK sinks.taxi_cdc_trips_cdc FROM taxi_cdc.trips_cdc
-  WITH (connector = 'iceberg', table = 'taxi_cdc.trips_cdc', mode = 'append', partition_by = 'hour(source_ts)');
-CREATE SINK sinks.taxi_cdc_payment_types_cdc FROM taxi_cdc.payment_types_cdc
-  WITH (connector = 'iceberg', table = 'taxi_cdc.payment_types_cdc', mode = 'append', partition_by = 'hour(source_ts)');
-CREATE SINK sinks.taxi_cdc_vendors_cdc FROM taxi_cdc.vendors_cdc
-  WITH (connector = 'iceberg', table = 'taxi_cdc.vendors_cdc', mode = 'append', partition_by = 'hour(source_ts)');
+CREATE SINK taxi_cdc.trips_cdc FROM taxi_cdc.trips_cdc
+  WITH (connector = 'iceberg', mode = 'append', partition_by = 'hour(source_ts)');
+CREATE SINK taxi_cdc.payment_types_cdc FROM taxi_cdc.payment_types_cdc
+  WITH (connector = 'iceberg', mode = 'append', partition_by = 'hour(source_ts)');
+CREATE SINK taxi_cdc.vendors_cdc FROM taxi_cdc.vendors_cdc
+  WITH (connector = 'iceberg', mode = 'append', partition_by = 'hour(source_ts)');

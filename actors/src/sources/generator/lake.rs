@@ -70,7 +70,10 @@ mod tests {
     #[test]
     fn a_rate_goes_into_every_trip_source() {
         assert!(files(None).iter().zip(FILES).all(|((name, content), file)| (*name, content.as_ref()) == file));
-        let trips = files(Some(1000.5)).into_iter().flat_map(|(_, content)| generators(&content)).filter(|options| options.kind == Kind::Trips);
+        let trips = files(Some(1000.5))
+            .into_iter()
+            .flat_map(|(_, content)| generators(&content))
+            .filter(|options| options.kind == Kind::Trips);
         let trips: Vec<GeneratorOptions> = trips.collect();
         assert_eq!(trips.len(), 2);
         assert!(trips.iter().all(|options| options.rate == Some(1000.5) && !options.rhythm));
