@@ -18,14 +18,25 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use livelake_dataflow::protocol::InputBatch;
 
+mod column;
+mod cursor;
+mod debezium;
+mod errors;
+mod json;
+mod lines;
+mod number;
+mod reading;
+mod rows;
+mod shape;
 mod spec;
+mod time;
+mod zone;
 
-pub use spec::{DecimalHandling, DecodeSpec, EnvelopeMode, ErrorPolicy, Format, SpecError, TimePrecision, Zone};
+pub use spec::{DecimalHandling, DecodeSpec, EnvelopeMode, ErrorPolicy, Format, SpecError, TIME_PRECISION, TimePrecision, Zone};
 
 /// Columns that every source offers beside its own. They are decoded when [`DecodeSpec::schema`] names them.
 ///
@@ -163,6 +174,9 @@ pub trait Decoder: Send {
     /// Hands out what has gathered since the last time.
     fn take(&mut self) -> Decoded;
 
+    /// Adds to all line and row numbers gathered so far, for a reader that learns only after decoding how many lines came before.
+    fn shift_lines(&mut self, lines: u64);
+
     /// Rows gathered so far.
     fn pending_rows(&self) -> usize;
 }
@@ -173,7 +187,10 @@ pub trait Decoder: Send {
 /// Where the specification contradicts itself: a wanted column that is not declared, an upsert source whose key is not wanted.
 pub fn decoder(spec: &Arc<DecodeSpec>) -> Result<Box<dyn Decoder>, SpecError> {
     spec.validate()?;
-    Err(SpecError::new("no decoder for this format yet"))
+    Ok(match spec.format {
+        Format::DebeziumJson => Box::new(debezium::DebeziumDecoder::new(spec)?),
+        _ => Box::new(json::JsonDecoder::new(spec)?),
+    })
 }
 
 /// Columns of every `name$errors`: `source` TEXT, `position` TEXT (`file:line` or `topic/partition/offset`), `payload` TEXT (the raw
