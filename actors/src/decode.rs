@@ -23,12 +23,14 @@ use arrow::record_batch::RecordBatch;
 use livelake_dataflow::protocol::InputBatch;
 
 mod column;
+pub(crate) mod csv;
 mod cursor;
 mod debezium;
 mod errors;
 mod json;
 mod lines;
 mod number;
+pub(crate) mod parquet;
 mod reading;
 mod rows;
 mod shape;
@@ -189,7 +191,9 @@ pub fn decoder(spec: &Arc<DecodeSpec>) -> Result<Box<dyn Decoder>, SpecError> {
     spec.validate()?;
     Ok(match spec.format {
         Format::DebeziumJson => Box::new(debezium::DebeziumDecoder::new(spec)?),
-        _ => Box::new(json::JsonDecoder::new(spec)?),
+        Format::Json => Box::new(json::JsonDecoder::new(spec)?),
+        Format::Csv => Box::new(csv::CsvDecoder::new(spec)?),
+        Format::Parquet => Box::new(parquet::BatchDecoder::new(spec)?),
     })
 }
 

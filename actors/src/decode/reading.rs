@@ -196,7 +196,7 @@ impl Reading {
             Values::Int16(_) | Values::Int32(_) | Values::Int64(_) | Values::Float32(_) | Values::Float64(_) | Values::Decimal(_) => {
                 self.number(column, text.trim().as_bytes())
             }
-            Values::Date(_) | Values::Time(_) | Values::Stamp(_) if self.unit.is_some() => self.number(column, text.trim().as_bytes()),
+            Values::Time(_) | Values::Stamp(_) if self.unit.is_some() => self.number(column, text.trim().as_bytes()),
             Values::Date(_) | Values::Time(_) | Values::Stamp(_) => self.text(column, text.trim()),
             Values::Text(_) | Values::Binary(_) => self.text(column, text),
         }

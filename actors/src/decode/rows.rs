@@ -311,6 +311,29 @@ impl Rows {
         }
     }
 
+    /// Whether a target is a column of text.
+    pub(crate) fn is_text(&self, target: Target) -> bool {
+        self.columns.get(usize::from(target)).is_some_and(|column| matches!(column.values, Values::Text(_)))
+    }
+
+    /// Writes a CSV field into the row at hand; absent is NULL.
+    pub(crate) fn text_field(&mut self, target: Target, text: Option<&str>) -> Result<(), Fault> {
+        let target = usize::from(target);
+        let Some(column) = self.columns.get_mut(target) else {
+            if let (Some(seen), true) = (self.seen.get_mut(target), text.is_some()) {
+                *seen = EXACT;
+            }
+            return Ok(());
+        };
+        let Some(text) = text else { return Ok(()) }; // the end of the row makes it NULL, or complains
+        let rows = column.len();
+        self.seen[target] = EXACT;
+        match self.readings[target].field(column, text) {
+            Ok(()) => Ok(()),
+            Err(reason) => self.bad_value(target, rows, &reason),
+        }
+    }
+
     /// Ends the row at hand: what the input lacks is NULL, or the row is refused.
     #[inline]
     pub(crate) fn end(&mut self) -> Result<(), Fault> {
@@ -319,7 +342,7 @@ impl Rows {
             let column = &mut self.columns[*place];
             if self.seen[*place] == ABSENT && column.len() == rows {
                 if !column.field.is_nullable() {
-                    return Err(Fault::new(format!("column {} is missing, which is NOT NULL", column.field.name())));
+                    return Err(Fault::new(format!("column {} is missing or NULL, which it must not be", column.field.name())));
                 }
                 column.push_null();
             }
