@@ -1,0 +1,1 @@
+//! The files of the flagship lake, which `livelake demo` writes and runs.
