@@ -1,6 +1,12 @@
 //! Actors around the engine: sources, clock, sink driver, servers, supervisor.
-
+//!
+//! ```text
+//!   sources (readers on threads of their own) ──rows──▶ clock ──ticks──▶ engine ──changes──▶ sink driver ──epochs──▶ Iceberg
+//!         ▲ restarts                                      │                 │
+//!      supervisor ◀── failures ───────────────────────────┘                 └──peeks, changes──▶ HTTP, PostgreSQL wire
+//! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod decode;
 pub mod service;
 pub mod sources;
