@@ -21,6 +21,7 @@ pub mod lake;
 mod observations;
 mod options;
 mod random;
+pub mod reader;
 mod references;
 mod text;
 mod timeline;
@@ -148,9 +149,15 @@ impl Generator {
     /// [`next_chunk`](Generator::next_chunk) into a buffer that the caller uses again: appends to it and returns how many messages
     /// there were.
     pub fn fill(&mut self, bytes: &mut Vec<u8>, max_messages: usize, now_us: i64) -> usize {
+        let until_us = if self.waits_for_clock { now_us } else { i64::MAX };
+        self.fill_until(bytes, max_messages, until_us)
+    }
+
+    /// As [`fill`](Generator::fill), with messages up to an instant on the timeline, whatever the clock says and with any `rate`.
+    pub fn fill_until(&mut self, bytes: &mut Vec<u8>, max_messages: usize, until_us: i64) -> usize {
         let mut messages = 0;
         while self.stream.message() < self.end {
-            if self.stream.may_pause() && (messages >= max_messages || self.waits_for_clock && self.stream.next_us() > now_us) {
+            if self.stream.may_pause() && (messages >= max_messages || until_us < i64::MAX && self.stream.next_us() > until_us) {
                 break;
             }
             self.stream.write_next(bytes);
