@@ -7,6 +7,10 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod clock;
+pub mod config;
 pub mod decode;
+pub mod feeder;
+pub mod lake;
 pub mod service;
 pub mod sources;
