@@ -29,6 +29,8 @@ mod debezium;
 mod errors;
 mod json;
 mod lines;
+#[cfg(test)]
+mod model;
 mod number;
 pub(crate) mod parquet;
 mod reading;
