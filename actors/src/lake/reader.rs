@@ -70,7 +70,8 @@ impl RelationReader for EngineReader {
 
 /// Dictionaries, if a planner made some, as plain columns: the engine's keys are encoded from plain ones.
 fn conform(key: &RecordBatch) -> Result<RecordBatch> {
-    let columns = key.columns().iter().zip(key.schema().fields()).map(|(column, field)| {
+    let schema = key.schema();
+    let columns = key.columns().iter().zip(schema.fields()).map(|(column, field)| {
         let plain = match field.data_type() {
             DataType::Dictionary(_, values) => arrow::compute::cast(column, values)?,
             _ => Arc::clone(column),
