@@ -210,3 +210,6 @@ pub fn errors_schema() -> SchemaRef {
         Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
     ]))
 }
+
+#[cfg(test)]
+mod tests;
