@@ -1,3 +1,9 @@
 //! Actors around the engine: sources, clock, sink driver, servers, supervisor.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod encode;
+pub mod http;
 pub mod service;
+
+#[cfg(test)]
+mod double;
