@@ -29,6 +29,8 @@ mod debezium;
 mod errors;
 mod json;
 mod lines;
+#[cfg(test)]
+mod model;
 mod number;
 pub(crate) mod parquet;
 mod reading;
@@ -208,3 +210,6 @@ pub fn errors_schema() -> SchemaRef {
         Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
     ]))
 }
+
+#[cfg(test)]
+mod tests;

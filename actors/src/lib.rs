@@ -7,6 +7,16 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod clock;
+pub mod config;
 pub mod decode;
+pub mod encode;
+pub mod feeder;
+pub mod http;
+pub mod lake;
 pub mod service;
+pub mod sink_driver;
 pub mod sources;
+
+#[cfg(test)]
+mod double;

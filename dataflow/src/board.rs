@@ -84,6 +84,20 @@ impl Board {
         self.lock().frontiers.values().flatten().min().copied().unwrap_or(Timestamp::MAX)
     }
 
+    /// Blocks until the least frontier is another one than `known`, or `patience` is over; returns it.
+    pub fn wait_beyond(&self, known: Timestamp, patience: Duration) -> Timestamp {
+        let deadline = Instant::now() + patience;
+        let mut state = self.lock();
+        loop {
+            let least = state.frontiers.values().flatten().min().copied().unwrap_or(Timestamp::MAX);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if least != known || left.is_zero() {
+                return least;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// A relation's size.
     pub fn size(&self, id: RelationId) -> Option<RelationSize> {
         let state = self.lock();

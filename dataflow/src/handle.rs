@@ -286,6 +286,11 @@ impl EngineHandle {
         self.0.board.wait(time, patience)
     }
 
+    /// Blocks until the least frontier is another one than `known`, or `patience` is over; returns it.
+    pub fn wait_beyond(&self, known: Timestamp, patience: Duration) -> Timestamp {
+        self.0.board.wait_beyond(known, patience)
+    }
+
     /// What a relation's arrangement takes.
     pub fn size(&self, id: RelationId) -> Option<RelationSize> {
         self.0.board.size(id)

@@ -5,6 +5,7 @@
 
 mod dependency;
 mod relation;
+mod show;
 
 pub use relation::{Detail, ERROR_COLUMNS, METADATA_COLUMNS, Relation};
 

@@ -125,7 +125,11 @@ impl SqlError {
 
     /// Turns a planning error into one with a place: the diagnostic's span where there is one, else the statement's start.
     pub(crate) fn from_datafusion(error: &DataFusionError, start: &Position) -> SqlError {
-        if let Some(found) = carried(error) {
+        if let Some(mut found) = carried(error) {
+            if found.position.line == 0 {
+                found.position = start.clone();
+            }
+            found.position.file = found.position.file.or_else(|| start.file.clone());
             return found;
         }
         let mut position = start.clone();
@@ -148,9 +152,12 @@ impl SqlError {
             DataFusionError::SQL(error, _) => return SqlError::from_parser((**error).clone(), start),
             other => (SqlErrorKind::Invalid, other.strip_backtrace()),
         };
-        let message = message.split("\n\nbacktrace:").next().unwrap_or_default();
-        let message = message.trim_start_matches("Error during planning: ");
-        SqlError::new(kind, position, lower_first(message)).with_optional_hint(hint)
+        // The first line says what is wrong, further ones what might be right.
+        let mut lines = message.trim_start_matches("Error during planning: ").lines();
+        let first = lines.next().unwrap_or_default().trim_end_matches('.').to_string();
+        let more: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
+        let hint = hint.or_else(|| (!more.is_empty()).then(|| lower_first(&more.join("; "))));
+        SqlError::new(kind, position, lower_first(&first)).with_optional_hint(hint)
     }
 }
 

@@ -27,6 +27,7 @@ mod provider;
 pub mod session;
 pub mod statement;
 pub mod types;
+pub mod verify;
 
 pub use error::{Position, SqlError, SqlErrorKind};
 pub use name::RelationName;

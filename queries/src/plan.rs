@@ -13,6 +13,7 @@ pub(crate) use functions::{is_clock, lake_functions};
 pub(crate) use rewrite::{rewrite, windowed_relation};
 pub(crate) use window::{TimeWindow, TimeWindowPlanner, WindowRelations};
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -32,7 +33,7 @@ use crate::catalog::{Catalog, Detail, Relation};
 use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::lower;
 use crate::session::{Mode, state};
-use crate::statement::RelationKind;
+use crate::statement::Columns;
 use crate::types::column_type;
 
 /// A view's query, planned: everything that does not depend on which columns the engine stores.
@@ -232,8 +233,17 @@ pub fn expression(schema: &SchemaRef, text: &str) -> DataFusionResult<Arc<dyn Ph
     create_physical_expr(&logical, &schema, &ExecutionProps::new())
 }
 
-/// Whether rows of the relation are held by the engine under the relation's own id.
-pub(crate) fn in_engine(relation: &Relation) -> bool {
-    relation.is_base() || relation.kind == RelationKind::MaterializedView
+/// The DEFAULTs of columns.
+pub(crate) fn default_values(columns: &Columns) -> DataFusionResult<HashMap<String, Expr>> {
+    let mut defaults = HashMap::new();
+    let mut session = None;
+    for column in &columns.columns {
+        if let Some(text) = &column.default {
+            let session = session.get_or_insert_with(|| state(&Arc::new(Catalog::new()), &Mode::Maintain));
+            let value = session.create_logical_expr(text, &DFSchema::empty())?;
+            defaults.insert(column.name.clone(), cast(value, column.data_type.clone()));
+        }
+    }
+    Ok(defaults)
 }
 

@@ -1,6 +1,7 @@
 //! The catalog as DataFusion sees it: one catalog `iceberg`, its schemas, and relations as table providers.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -61,13 +62,16 @@ impl SchemaProvider for LakeSchema {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let Some((relation, hidden)) = self.relation(name) else { return Ok(None) };
-        if let (Detail::View(view), RelationKind::View) = (&relation.detail, relation.kind) {
+        let recompute = matches!(&self.mode, Mode::Read(answer) if answer.recompute);
+        if let Detail::View(view) = &relation.detail
+            && (recompute || relation.kind == RelationKind::View)
+        {
             let state = state(&self.catalog, &self.mode);
             let logical = plan::logical(&self.catalog, &state, &view.query).await?;
             let logical: LogicalPlan = plan::conform(&state, logical, &view.columns)?;
             return Ok(Some(Arc::new(ViewTable::new(logical, Some(relation.sql.clone())))));
         }
-        Ok(Some(Arc::new(RelationProvider::new(Arc::clone(relation), hidden, self.mode.clone()))))
+        Ok(Some(Arc::new(RelationProvider::new(Arc::clone(relation), hidden, self.mode.clone())?)))
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
@@ -83,13 +87,18 @@ impl SchemaProvider for LakeSchema {
 pub(crate) struct RelationProvider {
     pub(crate) relation: Arc<Relation>,
     schema: SchemaRef,
+    defaults: HashMap<String, Expr>,
     mode: Mode,
 }
 
 impl RelationProvider {
-    fn new(relation: Arc<Relation>, hidden: bool, mode: Mode) -> RelationProvider {
+    fn new(relation: Arc<Relation>, hidden: bool, mode: Mode) -> Result<RelationProvider> {
         let schema = if hidden { Arc::clone(&relation.schema) } else { relation.visible_schema() };
-        RelationProvider { relation, schema, mode }
+        let defaults = match (&relation.detail, &mode) {
+            (Detail::Table { columns }, Mode::Read(_)) => plan::default_values(columns)?,
+            _ => HashMap::new(),
+        };
+        Ok(RelationProvider { relation, schema, defaults, mode })
     }
 }
 
@@ -126,6 +135,10 @@ impl TableProvider for RelationProvider {
 
     fn get_table_definition(&self) -> Option<&str> {
         Some(&self.relation.sql)
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        self.defaults.get(column)
     }
 
     /// Equalities on the key become a seek when they cover it; they stay in the plan as filters either way.

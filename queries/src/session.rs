@@ -1,7 +1,9 @@
 //! Ad-hoc queries: DataFusion over the engine's relations, all read at one timestamp.
 
+mod change;
 mod scan;
 
+pub use change::{Change, ChangeKind, Conflict, Returning, change};
 pub(crate) use scan::{RelationScan, seekable_equality};
 
 use std::fmt;
@@ -65,13 +67,15 @@ pub(crate) enum Mode {
 pub(crate) struct Answer {
     pub(crate) reader: Arc<dyn RelationReader>,
     pub(crate) as_of: u64,
+    /// Whether materialized views are computed again instead of read.
+    pub(crate) recompute: bool,
 }
 
 /// A context whose relations are read at `as_of` (microseconds since 1970 UTC), which is also what `now()` says.
 ///
 /// It is cheap to make: one for each query. Catalogs and schemas (`pg_catalog`) may be registered in it.
 pub fn context(catalog: &Arc<Catalog>, reader: Arc<dyn RelationReader>, as_of: u64) -> SessionContext {
-    SessionContext::new_with_state(state(catalog, &Mode::Read(Answer { reader, as_of })))
+    SessionContext::new_with_state(state(catalog, &Mode::Read(Answer { reader, as_of, recompute: false })))
 }
 
 /// Plans a query in a context made by [`context`]. TUMBLE, HOP and hidden columns work here, not in [`SessionContext::sql`].

@@ -113,7 +113,10 @@ impl DebeziumDecoder {
                     envelope.is_change = true;
                     Ok(())
                 }
-                _ => Err(Fault::new("`after` is neither an object nor null")),
+                _ => {
+                    cursor.skip()?;
+                    Err(Fault::new("`after` is neither an object nor null"))
+                }
             },
             envelope::BEFORE => {
                 envelope.is_change = true;

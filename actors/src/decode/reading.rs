@@ -134,7 +134,10 @@ impl Reading {
             Values::Decimal(values) => values.push(match self.decimal_text {
                 DecimalText::Digits if self.debezium => self.decimal(bytes)?,
                 DecimalText::Unscaled(scale) => {
-                    let unscaled = unscaled(text).ok_or_else(|| self.unexpected("base64 of a decimal", bytes))?;
+                    let unscaled = unscaled(text).ok_or_else(|| match number::float(bytes) {
+                        Ok(_) => format!("{} is not base64 of a decimal: set decimal.handling.mode to string", shown(bytes)),
+                        Err(_) => self.unexpected("base64 of a decimal", bytes),
+                    })?;
                     number::rescale(unscaled, scale, self.scale, self.precision).map_err(|fault| self.fault(fault, bytes))?
                 }
                 DecimalText::Digits => return Err(self.unexpected("a number", bytes)),

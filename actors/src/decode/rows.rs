@@ -93,7 +93,7 @@ pub(crate) struct Rows {
 
 impl Rows {
     pub(crate) fn new(spec: &Arc<DecodeSpec>) -> Result<Self, SpecError> {
-        const ROWS: usize = 16 << 10;
+        const ROWS: usize = 1 << 10; // the buffers grow to what is needed and keep that size
         let fields = spec.schema.fields();
         let columns = fields.iter().map(|field| Column::new(field, ROWS)).collect::<Result<Vec<_>, _>>()?;
         let mut readings = Vec::with_capacity(fields.len());

@@ -23,6 +23,13 @@ pub enum Position {
         /// Whether all of `size` is used up.
         done: bool,
     },
+    /// A generator.
+    Generator {
+        /// Messages read so far.
+        message: u64,
+        /// Where the made-up past ended, microseconds since 1970 UTC.
+        origin_us: i64,
+    },
     /// A partition of a topic.
     Kafka {
         /// The next offset to read.

@@ -19,7 +19,7 @@ struct ColumnSet {
 
 impl ColumnSet {
     fn add(&mut self, expr: Arc<dyn PhysicalExpr>) -> usize {
-        match self.expressions.iter().position(|known| known.eq(&expr)) {
+        match self.expressions.iter().position(|known| map::same(known, &expr)) {
             Some(index) => index,
             None => {
                 self.expressions.push(expr);

@@ -131,7 +131,7 @@ impl Lowering<'_> {
         let mut indices = Vec::new();
         for key in keys {
             let key = self.physical(key, &rows.schema)?;
-            indices.push(match projection.iter().position(|known| known.eq(&key)) {
+            indices.push(match projection.iter().position(|known| map::same(known, &key)) {
                 Some(index) => index,
                 None => {
                     names.push(format!("key_{}", names.len()));

@@ -112,6 +112,14 @@ pub(super) fn substitute(expr: Physical, columns: &[Physical]) -> Result<Physica
     .data()
 }
 
+/// Whether two expressions over the same rows are the same; columns are, whatever they are called.
+pub(super) fn same(a: &Physical, b: &Physical) -> bool {
+    match (column_index(a), column_index(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => a.eq(b),
+    }
+}
+
 /// The column that an expression is, if it is just that.
 pub(super) fn column_index(expr: &Physical) -> Option<usize> {
     expr.as_any().downcast_ref::<Column>().map(Column::index)

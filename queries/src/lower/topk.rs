@@ -113,7 +113,7 @@ impl Lowering<'_> {
         let mut names = map::plan_names(&rows.plan);
         let mut column = |expr: &Expr| -> Result<usize> {
             let expr = self.physical(expr, &rows.schema)?;
-            if let Some(index) = projection.iter().position(|known| known.eq(&expr)) {
+            if let Some(index) = projection.iter().position(|known| map::same(known, &expr)) {
                 return Ok(index);
             }
             names.push(format!("order_{}", names.len()));

@@ -58,7 +58,7 @@ impl PartitionStream for RelationScan {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let Answer { reader, as_of } = self.answer.clone();
+        let Answer { reader, as_of, .. } = self.answer.clone();
         let (id, request, schema) = (self.relation.id, self.request.clone(), Arc::clone(&self.schema));
         let read = async move { reader.read(id, as_of, request).await };
         let batches = stream::once(read).map_ok(|batches| stream::iter(batches.into_iter().map(Ok))).try_flatten();

@@ -1,3 +1,4 @@
+use arrow::datatypes::DecimalType;
 use proptest::prelude::*;
 
 use super::*;
