@@ -23,7 +23,6 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::io::FileIO;
-use livelake_dataflow::protocol::Timestamp;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::error::SinkError;

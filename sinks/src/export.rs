@@ -145,15 +145,14 @@ impl<W: Write + Send> Export<W> {
     pub fn finish(self) -> Result<(W, u64), SinkError> {
         let rows = self.rows;
         let out = match self.encoder {
-            Encoder::Table(mut out, schema, batches) => {
+            Encoder::Table(mut out, schema, mut batches) => {
                 let options = FormatOptions::new().with_null("").with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"));
                 let options = options.with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:z"));
-                let text = arrow::util::pretty::pretty_format_batches_with_schema(schema, &batches);
-                let text = match batches.is_empty() {
-                    true => text,
-                    false => arrow::util::pretty::pretty_format_batches_with_options(&batches, &options),
-                };
-                writeln!(out, "{}", text.map_err(failed)?).map_err(|e| failed(e.into()))?;
+                if batches.is_empty() {
+                    batches.push(RecordBatch::new_empty(schema));
+                }
+                let text = arrow::util::pretty::pretty_format_batches_with_options(&batches, &options).map_err(failed)?;
+                writeln!(out, "{text}").map_err(|e| failed(e.into()))?;
                 out
             }
             Encoder::Csv(writer) => writer.into_inner(),

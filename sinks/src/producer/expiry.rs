@@ -73,7 +73,9 @@ async fn unreachable(io: &FileIO, staged: &mut Staged) -> Result<Vec<String>> {
             break;
         }
         for manifest in known.list(io, snapshot, &metadata).await?.iter() {
-            known.live(io, manifest).await?.iter().for_each(|f| drop(candidates.remove(&f.path)));
+            for file in known.live(io, manifest).await?.iter() {
+                candidates.remove(&file.path);
+            }
         }
     }
     gone.extend(old.into_keys());

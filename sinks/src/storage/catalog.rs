@@ -155,16 +155,14 @@ impl Catalog {
         .map_err(&error)?;
         rows.iter()
             .map(|row| {
-                let json = |column: usize| {
-                    serde_json::from_str(&row.get::<String, _>(column)).map_err(|e| error(sqlx::Error::Decode(Box::new(e))))
-                };
+                let unreadable = |e: serde_json::Error| error(sqlx::Error::Decode(Box::new(e)));
                 Ok(EpochRecord {
                     number: row.get::<i64, _>(0).cast_unsigned(),
                     timestamp: row.get::<i64, _>(1).cast_unsigned(),
                     committed_at: row.get(2),
-                    positions: json(3)?,
+                    positions: serde_json::from_str(&row.get::<String, _>(3)).map_err(unreadable)?,
                     token: row.get(4),
-                    tables: json(5)?,
+                    tables: serde_json::from_str(&row.get::<String, _>(5)).map_err(unreadable)?,
                 })
             })
             .collect()
