@@ -1,3 +1,22 @@
 //! Actors around the engine: sources, clock, sink driver, servers, supervisor.
+//!
+//! ```text
+//!   sources (readers on threads of their own) ──rows──▶ clock ──ticks──▶ engine ──changes──▶ sink driver ──epochs──▶ Iceberg
+//!         ▲ restarts                                      │                 │
+//!      supervisor ◀── failures ───────────────────────────┘                 └──peeks, changes──▶ HTTP, PostgreSQL wire
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod clock;
+pub mod config;
+pub mod decode;
+pub mod encode;
+pub mod feeder;
+pub mod http;
+pub mod lake;
 pub mod service;
+pub mod sink_driver;
+pub mod sources;
+
+#[cfg(test)]
+mod double;

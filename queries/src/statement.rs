@@ -8,6 +8,8 @@ mod parse;
 mod relation;
 mod request;
 
+/// A query's syntax tree.
+pub use datafusion::sql::sqlparser::ast::Query;
 pub use options::{ConnectorOption, Options};
 pub use parse::{parse_script, parse_statement};
 

@@ -47,6 +47,20 @@ pub(super) fn direct_reads(catalog: &Catalog, query: &ast::Query) -> Vec<Relatio
 }
 
 impl Catalog {
+    /// The relations that a query reads; plain views are seen through to what they read.
+    pub fn reads_of(&self, query: &ast::Query) -> Vec<RelationId> {
+        let mut open = direct_reads(self, query);
+        let mut found = Vec::new();
+        while let Some(id) = open.pop() {
+            match self.by_id(id) {
+                Some(relation) if relation.kind == RelationKind::View => open.extend(&relation.reads),
+                _ if found.contains(&id) => {}
+                _ => found.push(id),
+            }
+        }
+        found
+    }
+
     /// Relations and sinks whose definition names this one.
     pub fn readers(&self, id: RelationId) -> Vec<Arc<Relation>> {
         self.iter().filter(|relation| relation.reads.contains(&id)).cloned().collect()
