@@ -13,6 +13,7 @@ pub mod failure;
 pub mod folder;
 pub mod once;
 pub mod reader;
+pub mod store;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

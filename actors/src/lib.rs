@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod consolidate;
 pub mod decode;
 pub mod encode;
 pub mod feeder;
