@@ -28,6 +28,7 @@ pub type AllPositions = BTreeMap<String, Positions>;
 pub struct Clock {
     engine: EngineHandle,
     least: Duration,
+    once: bool,
     /// All times below this are complete.
     frontier: Timestamp,
     last_tick: Timestamp,
@@ -45,11 +46,12 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that begins after `begin` (0 for a new lake) with recorded positions.
-    pub fn new(engine: EngineHandle, least: Duration, begin: Timestamp, positions: AllPositions) -> Clock {
+    /// A clock that begins after `begin` (0 for a new lake) with recorded positions. `once`: it does not tick while nothing comes.
+    pub fn new(engine: EngineHandle, least: Duration, once: bool, begin: Timestamp, positions: AllPositions) -> Clock {
         Clock {
             engine,
             least,
+            once,
             frontier: 0,
             last_tick: begin,
             last_tick_at: Instant::now(),
@@ -123,7 +125,7 @@ impl Actor for Clock {
     fn started(&mut self, context: &mut Self::Context) {
         context.set_mailbox_capacity(64);
         context.run_interval(IDLE_TICK, |clock, _| {
-            if clock.under_way.is_empty() && clock.last_tick_at.elapsed() >= IDLE_TICK {
+            if !clock.once && clock.under_way.is_empty() && clock.last_tick_at.elapsed() >= IDLE_TICK {
                 clock.close();
             }
         });

@@ -11,13 +11,19 @@ pub mod answer;
 pub mod connect;
 pub mod failure;
 pub mod folder;
+mod metrics;
 pub mod once;
 pub mod reader;
+pub mod service;
+pub mod statements;
 pub mod store;
+pub mod tables;
+pub mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, Addr};
 use livelake_dataflow::handle::{EngineConfig, EngineHandle};
@@ -34,7 +40,9 @@ use crate::feeder::{Feeder, Outcome, Progress, StopFeeding};
 use crate::lake::connect::{Connection, ReadMode};
 use crate::lake::failure::internal;
 use crate::lake::folder::LakeFolder;
+use crate::lake::store::{SinkPlan, Store, sink_plans};
 use crate::service::LakeError;
+use crate::sink_driver::{CommitNow, EpochList, SinkDriver};
 
 /// How to run a lake.
 #[derive(Clone, Debug)]
@@ -81,6 +89,7 @@ struct Inner {
     path: PathBuf,
     options: RunOptions,
     threads: usize,
+    started_us: i64,
     engine: EngineHandle,
     clock: Addr<Clock>,
     definitions: RwLock<Definitions>,
@@ -88,6 +97,21 @@ struct Inner {
     view_errors: Arc<Mutex<BTreeMap<RelationId, ViewErrors>>>,
     /// One statement that changes the lake at a time.
     changing: tokio::sync::Mutex<()>,
+    /// The committed epochs, newest first.
+    epochs: EpochList,
+    /// Who commits, where the lake has tables.
+    sinks: OnceLock<Sinks>,
+    /// Whether everything is whole: views answer only then.
+    ready: std::sync::atomic::AtomicBool,
+    begun: Instant,
+    temporary: std::sync::atomic::AtomicU64,
+}
+
+/// The sink driver and what it last complained of.
+#[derive(Debug)]
+struct Sinks {
+    driver: Addr<SinkDriver>,
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Lake {
@@ -99,9 +123,6 @@ impl Lake {
         let workers = config.workers();
         let retention_us = if options.once { 0 } else { config.engine.retention.as_micros() as Timestamp };
         let engine = EngineHandle::start(&EngineConfig { workers, retention_us }).map_err(internal)?;
-        if begin > 0 {
-            engine.advance_to(begin);
-        }
         let view_errors: Arc<Mutex<BTreeMap<RelationId, ViewErrors>>> = Arc::default();
         let noted = Arc::clone(&view_errors);
         engine.listen_to_errors(Box::new(move |id, errors| {
@@ -115,17 +136,23 @@ impl Lake {
             }
         }));
         let stored = stored_columns(&folder.catalog, &options);
-        let clock = Clock::new(engine.clone(), config.engine.tick, begin, positions).start();
+        let clock = Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions).start();
         let lake = Lake(Arc::new(Inner {
             path: folder.path,
             options,
             threads: workers,
+            started_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64),
             engine,
             clock,
             definitions: RwLock::new(Definitions { catalog: Arc::new(folder.catalog), stored }),
             sources: Mutex::default(),
             view_errors,
             changing: tokio::sync::Mutex::new(()),
+            epochs: EpochList::default(),
+            sinks: OnceLock::new(),
+            ready: std::sync::atomic::AtomicBool::new(false),
+            begun: Instant::now(),
+            temporary: std::sync::atomic::AtomicU64::new(1 << 48),
         }));
         let catalog = lake.definitions().catalog;
         for relation in catalog.iter() {
@@ -174,7 +201,7 @@ impl Lake {
         let keep = !self.0.options.once || self.0.options.asked_for.contains(&relation.id);
         match relation.kind {
             RelationKind::Source => {
-                let mode = ReadMode { once: self.0.options.once, threads: self.0.threads };
+                let mode = ReadMode { once: self.0.options.once, threads: self.0.threads, start_us: self.0.started_us };
                 let connection = Connection::new(relation, &stored, &self.0.path, mode)?;
                 let envelope = connection.envelope();
                 let key = if envelope == Envelope::Upsert { stored.key(relation) } else { Vec::new() };
@@ -200,6 +227,71 @@ impl Lake {
             RelationKind::View | RelationKind::Sink => {}
         }
         Ok(())
+    }
+
+    /// Opens everything that a run needs: engine, tables, the rows that tables hold, the sink driver. Sources are not read yet.
+    ///
+    /// # Errors
+    /// What [`Lake::build`] and [`Store::open`] say, or a table that cannot be read.
+    pub async fn open(folder: LakeFolder, config: &Config, mut options: RunOptions) -> Result<Lake, LakeError> {
+        let mode = ReadMode { once: options.once, threads: 1, start_us: 0 };
+        let repeatable = |relation: &Relation| {
+            Connection::new(relation, &StoredColumns::default(), &folder.path, mode).map_or(true, |connection| connection.is_repeatable())
+        };
+        let plans = sink_plans(&folder.catalog, &repeatable)?;
+        if plans.is_empty() && options.once {
+            let lake = Lake::build(folder, config, options, 0, AllPositions::new())?;
+            return Ok(lake);
+        }
+        options.asked_for.extend(plans.iter().map(|plan| plan.relation));
+        let store = Store::open(&folder.path, config).await?;
+        let hydrating: Vec<String> = plans
+            .iter()
+            .filter(|plan| plan.hydrates)
+            .filter_map(|plan| folder.catalog.by_id(plan.relation).map(|relation| relation.name.to_string()))
+            .collect();
+        let mut positions = store.positions();
+        positions.retain(|source, _| hydrating.contains(source));
+        let begin = store.newest.as_ref().map_or(0, |epoch| epoch.timestamp);
+        let lake = Lake::build(folder, config, options, begin, positions)?;
+        let hydrated = lake.hydrate(&store, &plans).await?;
+        if begin > 0 {
+            lake.engine().advance_to(begin);
+        }
+        let same: Vec<RelationId> = {
+            let catalog = lake.definitions().catalog;
+            hydrated.iter().filter_map(|name| catalog.get(&livelake_queries::RelationName::parse(name)).map(|relation| relation.id)).collect()
+        };
+        lake.0.epochs.lock().unwrap_or_else(PoisonError::into_inner).extend(known_epochs(&store).await?);
+        let driver = SinkDriver::new(
+            lake.engine().clone(),
+            lake.clock().clone(),
+            store,
+            plans,
+            &same,
+            config.epochs.interval,
+            Arc::clone(&lake.0.epochs),
+        )?;
+        let failure = driver.failure();
+        // it is set here only, once
+        let _ = lake.0.sinks.set(Sinks { driver: driver.start(), failure });
+        Ok(lake)
+    }
+
+    /// Commits an epoch now; its number, or `None` if nothing changed or the lake has no tables.
+    ///
+    /// # Errors
+    /// Why it could not be committed.
+    pub async fn commit(&self) -> Result<Option<u64>, LakeError> {
+        match self.0.sinks.get() {
+            None => Ok(None),
+            Some(sinks) => sinks.driver.send(CommitNow).await.map_err(internal)?,
+        }
+    }
+
+    /// Everything that was there at the start is in the views now.
+    pub fn set_ready(&self) {
+        self.0.ready.store(true, std::sync::atomic::Ordering::Release);
     }
 
     /// Begins to read all sources that are not being read.
@@ -295,8 +387,42 @@ pub fn relations_of(catalog: &Catalog, query: &livelake_queries::statement::Quer
 
 /// Checks the options of all sources without opening anything.
 pub fn connect_all(folder: &LakeFolder) -> Vec<livelake_queries::SqlError> {
-    let mode = ReadMode { once: false, threads: 1 };
+    let mode = ReadMode { once: false, threads: 1, start_us: 0 };
     let stored = StoredColumns::default();
     let sources = folder.catalog.of_kind(RelationKind::Source);
     sources.filter_map(|source| Connection::new(source, &stored, &folder.path, mode).err()).collect()
+}
+
+/// The epochs that were committed before this start.
+async fn known_epochs(store: &Store) -> Result<Vec<crate::service::EpochStatus>, LakeError> {
+    let records = store.tables.epochs(100).await.map_err(internal)?;
+    Ok(records
+        .into_iter()
+        .map(|record| crate::service::EpochStatus {
+            epoch: record.number,
+            as_of: record.timestamp,
+            committed_at: record.committed_at.max(0) as Timestamp,
+            milliseconds: 0,
+            tables: record.tables.into_iter().collect(),
+        })
+        .collect())
+}
+
+/// What a new sink needs; none for other relations.
+///
+/// # Errors
+/// An option that makes no sense.
+pub(crate) fn new_sink(catalog: &Catalog, relation: &Relation) -> Result<Option<SinkPlan>, LakeError> {
+    if relation.kind != RelationKind::Sink {
+        return Ok(None);
+    }
+    let before = sink_plans(catalog, &|_| true)?;
+    Ok(before.into_iter().find(|plan| relation.reads.contains(&plan.relation) && plan.table.to_string() == sink_table(relation)))
+}
+
+fn sink_table(sink: &Relation) -> String {
+    match &sink.detail {
+        livelake_queries::catalog::Detail::Sink { options, .. } => options.get("table").map_or_else(|| sink.name.to_string(), str::to_owned),
+        _ => sink.name.to_string(),
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use livelake_actors::clock::AllPositions;
 use livelake_actors::config::Config;
 use livelake_actors::lake::folder::LakeFolder;
 use livelake_actors::lake::{Lake, RunOptions, relations_of};
@@ -58,8 +57,9 @@ impl Run {
         };
         let asked_for = select.as_ref().map_or_else(Vec::new, |(select, _)| relations_of(&folder.catalog, &select.query));
         let options = RunOptions { once: true, asked_for };
-        let lake = Lake::build(folder, config, options, 0, AllPositions::new())?;
+        let lake = Lake::open(folder, config, options).await?;
         let seconds = lake.read_all().await?;
+        lake.commit().await?;
         let stats = lake.stats(seconds).await;
         if let Some((select, position)) = select {
             let answer = lake.answer(select, position, Vec::new()).await?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use livelake_queries::catalog::Catalog;
-use livelake_queries::statement::parse_script;
+use livelake_queries::statement::{StatementKind, parse_script};
 use livelake_queries::{Position, SqlError, SqlErrorKind};
 
 /// Statements sent at run time, kept beside the tables and applied after the files.
@@ -50,7 +50,18 @@ impl LakeFolder {
                 }
             };
             match parse_script(&text, Some(&shown)) {
-                Ok(statements) => errors.extend(statements.iter().filter_map(|statement| catalog.create(statement).err())),
+                Ok(statements) => {
+                    for statement in &statements {
+                        let outcome = match &statement.kind {
+                            // statements sent at run time may have dropped what the files define
+                            StatementKind::Drop(request) if file.ends_with(RUNTIME_STATEMENTS) => {
+                                catalog.drop_relation(request, &statement.position).map(drop)
+                            }
+                            _ => catalog.create(statement).map(drop),
+                        };
+                        errors.extend(outcome.err());
+                    }
+                }
                 Err(more) => errors.extend(more),
             }
         }
