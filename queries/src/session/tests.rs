@@ -141,6 +141,8 @@ async fn queries_are_described() {
     assert_eq!(described.parameters, [DataType::Int32, DataType::Utf8]);
     let names: Vec<&str> = described.schema.fields().iter().map(|field| field.name().as_str()).collect();
     assert_eq!(names, ["id", "fare"]);
+    let text = crate::explain::answer_text(DataFrame::new(context.state(), described.plan)).await.unwrap();
+    assert!(text.contains("Filter: trips.zone = $1") && text.contains("physical plan"), "{text}");
 }
 
 async fn changed(sql: &str) -> (Change, String) {
@@ -178,7 +180,7 @@ async fn only_tables_are_written_to() {
 
 #[tokio::test]
 async fn the_spec_queries_run_as_written() {
-    let catalog = Arc::new(self::catalog(
+    let catalog = Arc::new(crate::lower::tests::catalog(
         "CREATE TABLE ml.demand_prediction_features (location_id INTEGER, prediction_hour TIMESTAMP, predicted_demand DOUBLE, weather_impact_factor DOUBLE, confidence_score DOUBLE);
          CREATE TABLE analytics.trip_weather_correlation (weather_condition TEXT, total_trips BIGINT, avg_fare_amount DOUBLE, temperature_celsius DOUBLE);
          CREATE TABLE analytics.zone_performance_metrics (zone_name TEXT, borough TEXT, total_pickups BIGINT, avg_fare_per_pickup DOUBLE, peak_hour_factor DOUBLE, weather_impact_score DOUBLE, trip_date DATE);
