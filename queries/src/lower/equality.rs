@@ -89,7 +89,7 @@ fn check(query: &str, seeds: &[Vec<Seed>]) {
     assert_eq!(actual.schema().fields().len(), view.schema.fields().len());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let expected = runtime.block_on(verify::expected(&Arc::new(catalog), Arc::new(Rows(rows)), NOW as u64, view.id)).unwrap();
-    let differences = verify::compare(&view.schema, &expected, &[actual.clone()]).unwrap();
+    let differences = verify::compare(&view.schema, &expected, std::slice::from_ref(&actual)).unwrap();
     assert!(differences.is_empty(), "{query}\n{differences:#?}");
     if !plan.key.is_empty() {
         let keys = actual.project(&plan.key).unwrap();
