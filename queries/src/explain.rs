@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use arrow::datatypes::Schema;
+use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::displayable;
+use datafusion::prelude::DataFrame;
 use livelake_dataflow::plan::{Aggregate, OrderBy, Plan, RelationId};
 
 use crate::catalog::Catalog;
@@ -18,6 +21,21 @@ pub fn view_text(plan: &ViewPlan, catalog: &Catalog) -> String {
         indented(&plan.logical.display_indent().to_string()),
         indented(&dataflow_text(&plan.plan, catalog)),
     )
+}
+
+/// How a query that is answered once is run: its optimised logical plan and its physical plan.
+///
+/// # Errors
+/// If it cannot be planned physically.
+pub async fn answer_text(frame: DataFrame) -> Result<String> {
+    let (state, plan) = frame.into_parts();
+    let logical = state.optimize(&plan)?;
+    let physical = state.create_physical_plan(&plan).await?;
+    Ok(format!(
+        "logical plan\n{}\n\nphysical plan\n{}\n",
+        indented(&logical.display_indent().to_string()),
+        indented(&displayable(physical.as_ref()).indent(false).to_string()),
+    ))
 }
 
 /// A dataflow plan, one operator a line, inputs indented below.

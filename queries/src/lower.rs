@@ -189,4 +189,8 @@ fn check_expression(expr: &Expr) -> Result<()> {
 }
 
 #[cfg(test)]
+mod equality;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
 pub(crate) mod tests;

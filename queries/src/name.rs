@@ -86,10 +86,3 @@ pub(crate) fn fold(ident: &Ident) -> String {
         None => ident.value.to_lowercase(),
     }
 }
-
-/// A name as it must be written in SQL text.
-pub(crate) fn quoted(name: &str) -> String {
-    let plain = name.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
-}

@@ -9,7 +9,7 @@ mod rewrite;
 mod timezone;
 mod window;
 
-pub use columns::{StoredColumns, columns_read};
+pub use columns::{StoredColumns, columns_read, query_columns};
 pub(crate) use functions::{is_clock, lake_functions};
 pub(crate) use rewrite::{rewrite, windowed_relation};
 pub(crate) use timezone::timezone_function;
@@ -200,11 +200,20 @@ fn maintenance_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     ]
 }
 
+/// A CHECK ready to be evaluated.
+#[derive(Clone, Debug)]
+pub struct CompiledCheck {
+    /// The constraint's name.
+    pub name: String,
+    /// Over the relation's visible columns; boolean.
+    pub condition: Arc<dyn PhysicalExpr>,
+}
+
 /// The conditions of a relation's CHECKs over its visible columns: a row is fine unless one is false (NULL is fine).
 ///
 /// # Errors
 /// If one does not plan, with its place.
-pub fn check_expressions(relation: &Relation) -> Result<Vec<(String, Arc<dyn PhysicalExpr>)>, SqlError> {
+pub fn check_expressions(relation: &Relation) -> Result<Vec<CompiledCheck>, SqlError> {
     let columns = match &relation.detail {
         Detail::Source { columns, .. } | Detail::Table { columns } => columns,
         _ => return Ok(Vec::new()),
@@ -219,7 +228,7 @@ pub fn check_expressions(relation: &Relation) -> Result<Vec<(String, Arc<dyn Phy
         if expression.data_type(&schema).ok() != Some(arrow::datatypes::DataType::Boolean) {
             return Err(SqlError::new(SqlErrorKind::Invalid, check.position.clone(), "a CHECK must be true or false"));
         }
-        compiled.push((check.name.clone(), expression));
+        compiled.push(CompiledCheck { name: check.name.clone(), condition: expression });
     }
     Ok(compiled)
 }

@@ -190,14 +190,14 @@ mod tests {
     fn order_and_rounding_do_not_matter() {
         let a = rows(vec![1, 2, 2], vec![Some(f64::NAN), Some(0.1 + 0.2), None]);
         let b = rows(vec![2, 1, 2], vec![None, Some(-f64::NAN), Some(0.3)]);
-        assert!(compare(&a.schema(), &[a.clone()], &[b]).unwrap().is_empty());
+        assert!(compare(&a.schema(), std::slice::from_ref(&a), &[b]).unwrap().is_empty());
     }
 
     #[test]
     fn every_row_that_differs_is_said_once() {
         let expected = rows(vec![1, 2, 2, 3], vec![Some(1.0), Some(2.0), Some(2.0), Some(3.0)]);
         let actual = rows(vec![1, 2, 3], vec![Some(1.000001), Some(2.0), Some(3.0)]);
-        let found = compare(&expected.schema(), &[expected.clone()], &[actual]).unwrap();
+        let found = compare(&expected.schema(), std::slice::from_ref(&expected), &[actual]).unwrap();
         let said: Vec<(i64, bool)> =
             found.iter().map(|d| (d.row.column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0), d.missing)).collect();
         assert_eq!(said, [(1, true), (1, false), (2, true)]);

@@ -58,7 +58,7 @@ pub enum Detail {
         columns: Columns,
     },
     /// A view, plain or materialized.
-    View(ViewDetail),
+    View(Box<ViewDetail>),
     /// A sink.
     Sink {
         /// The relation that it writes.
@@ -200,7 +200,7 @@ impl Relation {
             reads,
             sql: statement.text.clone(),
             position: statement.position.clone(),
-            detail: Detail::View(ViewDetail { query: view.query.clone(), columns: view.columns.clone(), planned }),
+            detail: Detail::View(Box::new(ViewDetail { query: view.query.clone(), columns: view.columns.clone(), planned })),
         }
     }
 

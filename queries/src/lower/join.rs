@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use datafusion::common::{DFSchema, DFSchemaRef, JoinType, NullEquality, ScalarValue};
+use datafusion::common::{Column, DFSchemaRef, JoinType, NullEquality, ScalarValue};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::utils::split_conjunction_owned;
+use datafusion::logical_expr::utils::{split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
@@ -148,9 +148,10 @@ impl Lowering<'_> {
         if !join.null_aware {
             return Ok(());
         }
-        let nullable = |expr: &Expr, schema: &DFSchema| expr.nullable(schema);
         for (left, right) in &sides.on {
-            if nullable(left, &sides.left.schema)? || nullable(right, &sides.right.schema)? {
+            let left_null = left.nullable(&sides.left.schema)? && !excludes_null(&join.left, left);
+            let right_null = right.nullable(&sides.right.schema)? && !excludes_null(&join.right, right);
+            if left_null || right_null {
                 return Err(unsupported("NOT IN over columns that may be NULL", Some("use NOT EXISTS (…), or add IS NOT NULL")));
             }
         }
@@ -203,6 +204,25 @@ fn is_scalar(join: &Join) -> bool {
         Some(_) => false,
     };
     join.on.is_empty() && always && has_one_row(&join.right)
+}
+
+/// Whether a filter in the plan says `IS NOT NULL` of a column; only looked for below what picks and renames columns.
+fn excludes_null(plan: &LogicalPlan, expr: &Expr) -> bool {
+    let Expr::Column(column) = expr else { return false };
+    match plan {
+        LogicalPlan::Filter(filter) => {
+            split_conjunction(&filter.predicate).contains(&&expr.clone().is_not_null()) || excludes_null(&filter.input, expr)
+        }
+        LogicalPlan::SubqueryAlias(alias) => match alias.schema.index_of_column(column) {
+            Ok(index) => excludes_null(&alias.input, &Expr::Column(Column::from(alias.input.schema().qualified_field(index)))),
+            Err(_) => false,
+        },
+        LogicalPlan::Projection(projection) => match projection.schema.index_of_column(column) {
+            Ok(index) => excludes_null(&projection.input, &projection.expr[index].clone().unalias()),
+            Err(_) => false,
+        },
+        _ => false,
+    }
 }
 
 fn has_one_row(plan: &LogicalPlan) -> bool {

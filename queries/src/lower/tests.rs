@@ -258,6 +258,10 @@ fn only_columns_that_are_read_are_stored() {
     assert_eq!(names("zones"), ["zone"]);
     assert_eq!(names("log"), ["level"]);
     assert!(view_plan(&catalog, view.id, &stored).is_ok());
+    let query = crate::statement::parse_statement("SELECT zone, fare FROM trips").unwrap();
+    let crate::statement::StatementKind::Query(select) = &query.kind else { panic!("not a query") };
+    let planned = crate::plan::plan_query(&std::sync::Arc::new(catalog.clone()), &select.query, &query.position).unwrap();
+    assert!(!stored.covers(&crate::plan::query_columns(&planned)));
     let none = columns_read(&catalog, &[]);
     assert!(!none.covers(&stored) && stored.covers(&none));
     let error = view_plan(&catalog, view.id, &none).unwrap_err();

@@ -6,6 +6,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use livelake_dataflow::plan::RelationId;
 
+use super::PlannedQuery;
 use crate::catalog::{Catalog, Detail, Relation};
 use crate::provider::relation_of;
 
@@ -75,8 +76,16 @@ pub fn columns_read(catalog: &Catalog, readers: &[RelationId]) -> StoredColumns 
     StoredColumns(stored.collect())
 }
 
-/// Adds the columns that a plan scans of base relations, for plans outside of the catalog (subscriptions to queries).
-pub fn scanned(plan: &LogicalPlan, read: &mut BTreeMap<RelationId, BTreeSet<usize>>) {
+/// The columns of base relations that a query outside of the catalog reads (`SUBSCRIBE (query)`): to be compared with what is
+/// stored, by [`StoredColumns::covers`].
+pub fn query_columns(planned: &PlannedQuery) -> StoredColumns {
+    let mut read = BTreeMap::new();
+    scanned(&planned.logical, &mut read);
+    StoredColumns(read.into_iter().map(|(id, columns)| (id, columns.into_iter().collect())).collect())
+}
+
+/// Adds the columns that a plan scans of base relations.
+fn scanned(plan: &LogicalPlan, read: &mut BTreeMap<RelationId, BTreeSet<usize>>) {
     let _ = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Some(relation) = relation_of(&scan.source)

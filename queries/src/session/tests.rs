@@ -9,7 +9,7 @@ use arrow::util::pretty::pretty_format_batches;
 
 use super::*;
 use crate::catalog::Relation;
-use crate::lower::tests::{SOURCES, catalog};
+use crate::lower::tests::{SOURCES, catalog as planned};
 use crate::name::RelationName;
 use crate::statement::{StatementKind, parse_statement};
 use crate::verify;
@@ -45,7 +45,7 @@ fn rows(relation: &Relation, columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 }
 
 fn lake() -> (Arc<Catalog>, Arc<Memory>) {
-    let catalog = catalog(&format!(
+    let catalog = planned(&format!(
         "{SOURCES} CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT DEFAULT 'none', n BIGINT);
          CREATE VIEW far AS SELECT id, zone, distance FROM trips WHERE distance > 2;"
     ));
@@ -141,6 +141,10 @@ async fn queries_are_described() {
     assert_eq!(described.parameters, [DataType::Int32, DataType::Utf8]);
     let names: Vec<&str> = described.schema.fields().iter().map(|field| field.name().as_str()).collect();
     assert_eq!(names, ["id", "fare"]);
+    let values = vec![datafusion::common::ScalarValue::Int32(Some(7)), datafusion::common::ScalarValue::from("f%")];
+    let filled = described.plan.with_param_values(values).unwrap();
+    let text = crate::explain::answer_text(DataFrame::new(context.state(), filled)).await.unwrap();
+    assert!(text.contains("trips.zone = Int32(7)") && text.contains("physical plan"), "{text}");
 }
 
 async fn changed(sql: &str) -> (Change, String) {
@@ -178,7 +182,7 @@ async fn only_tables_are_written_to() {
 
 #[tokio::test]
 async fn the_spec_queries_run_as_written() {
-    let catalog = Arc::new(self::catalog(
+    let catalog = Arc::new(planned(
         "CREATE TABLE ml.demand_prediction_features (location_id INTEGER, prediction_hour TIMESTAMP, predicted_demand DOUBLE, weather_impact_factor DOUBLE, confidence_score DOUBLE);
          CREATE TABLE analytics.trip_weather_correlation (weather_condition TEXT, total_trips BIGINT, avg_fare_amount DOUBLE, temperature_celsius DOUBLE);
          CREATE TABLE analytics.zone_performance_metrics (zone_name TEXT, borough TEXT, total_pickups BIGINT, avg_fare_per_pickup DOUBLE, peak_hour_factor DOUBLE, weather_impact_score DOUBLE, trip_date DATE);
