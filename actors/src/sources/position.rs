@@ -35,13 +35,6 @@ pub enum Position {
         /// The next offset to read.
         offset: i64,
     },
-    /// The generator.
-    Generator {
-        /// Messages read so far.
-        message: u64,
-        /// Where the made-up past ended, microseconds since 1970 UTC.
-        origin_us: i64,
-    },
 }
 
 /// A hash over the first `length` bytes of a file.
