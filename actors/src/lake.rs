@@ -23,7 +23,7 @@ pub mod verify;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use actix::{Actor, Addr};
 use livelake_dataflow::handle::{EngineConfig, EngineHandle};
@@ -89,7 +89,6 @@ struct Inner {
     path: PathBuf,
     options: RunOptions,
     threads: usize,
-    started_us: i64,
     engine: EngineHandle,
     clock: Addr<Clock>,
     definitions: RwLock<Definitions>,
@@ -141,7 +140,6 @@ impl Lake {
             path: folder.path,
             options,
             threads: workers,
-            started_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64),
             engine,
             clock,
             definitions: RwLock::new(Definitions { catalog: Arc::new(folder.catalog), stored }),
@@ -201,7 +199,7 @@ impl Lake {
         let keep = !self.0.options.once || self.0.options.asked_for.contains(&relation.id);
         match relation.kind {
             RelationKind::Source => {
-                let mode = ReadMode { once: self.0.options.once, threads: self.0.threads, start_us: self.0.started_us };
+                let mode = ReadMode { once: self.0.options.once, threads: self.0.threads };
                 let connection = Connection::new(relation, &stored, &self.0.path, mode)?;
                 let envelope = connection.envelope();
                 let key = if envelope == Envelope::Upsert { stored.key(relation) } else { Vec::new() };
@@ -234,7 +232,7 @@ impl Lake {
     /// # Errors
     /// What [`Lake::build`] and [`Store::open`] say, or a table that cannot be read.
     pub async fn open(folder: LakeFolder, config: &Config, mut options: RunOptions) -> Result<Lake, LakeError> {
-        let mode = ReadMode { once: options.once, threads: 1, start_us: 0 };
+        let mode = ReadMode { once: options.once, threads: 1 };
         let repeatable = |relation: &Relation| {
             Connection::new(relation, &StoredColumns::default(), &folder.path, mode).map_or(true, |connection| connection.is_repeatable())
         };
@@ -387,7 +385,7 @@ pub fn relations_of(catalog: &Catalog, query: &livelake_queries::statement::Quer
 
 /// Checks the options of all sources without opening anything.
 pub fn connect_all(folder: &LakeFolder) -> Vec<livelake_queries::SqlError> {
-    let mode = ReadMode { once: false, threads: 1, start_us: 0 };
+    let mode = ReadMode { once: false, threads: 1 };
     let stored = StoredColumns::default();
     let sources = folder.catalog.of_kind(RelationKind::Source);
     sources.filter_map(|source| Connection::new(source, &stored, &folder.path, mode).err()).collect()

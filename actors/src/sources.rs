@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::decode::{DecodeError, Decoded, SpecError};
 
 pub mod files;
+pub mod generated;
 pub mod generator;
 pub mod kafka;
 pub mod position;

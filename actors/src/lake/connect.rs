@@ -14,7 +14,7 @@ use livelake_queries::{SqlError, SqlErrorKind};
 
 use crate::decode::{DecimalHandling, DecodeSpec, EnvelopeMode, ErrorPolicy, Format, TIME_PRECISION, TimePrecision};
 use crate::sources::files::{Compression, FilesOptions, format_by_suffix};
-use crate::sources::generator::reader::{self as generated, ReaderOptions};
+use crate::sources::generated::{self, GeneratedOptions};
 use crate::sources::generator::{GeneratorOptions, Kind, OPTION_NAMES};
 use crate::sources::kafka::{KafkaOptions, Start};
 use crate::sources::{Positions, SourceError, SourceReader, files, kafka};
@@ -35,7 +35,7 @@ pub struct Connection {
 enum Origin {
     Files(FilesOptions),
     Kafka(KafkaOptions),
-    Generator(ReaderOptions),
+    Generator(GeneratedOptions),
 }
 
 /// How the lake runs, as far as sources need to know.
@@ -45,8 +45,6 @@ pub struct ReadMode {
     pub once: bool,
     /// Threads that one source may use for decoding.
     pub threads: usize,
-    /// The lake's start, microseconds since 1970 UTC: where generators' past ends.
-    pub start_us: i64,
 }
 
 impl Connection {
@@ -104,7 +102,7 @@ impl Connection {
         match &self.origin {
             Origin::Files(options) => files::open(options.clone(), Arc::clone(&self.spec), from),
             Origin::Kafka(options) => kafka::open(options.clone(), Arc::clone(&self.spec), from),
-            Origin::Generator(options) => generated::open(options.clone(), Arc::clone(&self.spec), from),
+            Origin::Generator(options) => generated::open(options.clone(), &self.spec, from),
         }
     }
 }
@@ -161,12 +159,12 @@ fn kafka_options(options: &Options, mode: ReadMode) -> Result<KafkaOptions, SqlE
     })
 }
 
-fn generator_options(options: &Options, relation: &Relation, mode: ReadMode) -> Result<ReaderOptions, SqlError> {
+fn generator_options(options: &Options, relation: &Relation, mode: ReadMode) -> Result<GeneratedOptions, SqlError> {
     check(options, &OPTION_NAMES)?;
     let own = options.iter().filter(|entry| OPTION_NAMES.contains(&entry.name.as_str()));
     let generator = GeneratorOptions::parse(own.map(|entry| (entry.name.as_str(), entry.value.as_str())))
         .map_err(|error| SqlError::new(SqlErrorKind::InvalidOption, relation.position.clone(), error.to_string()))?;
-    Ok(ReaderOptions { generator, start_us: mode.start_us, once: mode.once })
+    Ok(GeneratedOptions { generator, once: mode.once })
 }
 
 fn format(options: &Options, origin: &Origin, relation: &Relation) -> Result<Format, SqlError> {

@@ -21,7 +21,6 @@ pub mod lake;
 mod observations;
 mod options;
 mod random;
-pub mod reader;
 mod references;
 mod text;
 mod timeline;
