@@ -3,7 +3,9 @@
 
 pub mod encode;
 pub mod http;
+pub mod postgres;
 pub mod service;
+pub mod statements;
 
 #[cfg(test)]
 mod double;

@@ -143,6 +143,14 @@ fn slow() -> LakeError {
     error("slow_subscriber", 503, "this subscriber read too slowly and was cut off".to_owned(), Some("subscribe again and read faster".to_owned()))
 }
 
+/// What happened first.
+enum Next {
+    Event(Option<Result<SubscriptionEvent, LakeError>>),
+    Beat,
+    Stop,
+    Gone,
+}
+
 /// The task that feeds one subscriber.
 struct Feed {
     subscription: Subscription,
@@ -165,20 +173,26 @@ impl Feed {
     /// Sends events until the subscription ends or nobody wants them any more.
     async fn events(&mut self) -> Result<(), LakeError> {
         loop {
-            let event = tokio::select! {
-                event = self.subscription.events.next() => event,
-                () = tokio::time::sleep(self.heartbeat) => {
+            let next = tokio::select! {
+                event = self.subscription.events.next() => Next::Event(event),
+                () = tokio::time::sleep(self.heartbeat) => Next::Beat,
+                // A sender that is gone counts as stopping too.
+                _ = self.stopping.wait_for(|stopping| *stopping) => Next::Stop,
+                () = self.send.closed() => Next::Gone,
+            };
+            let event = match next {
+                Next::Event(event) => event,
+                Next::Beat => {
                     let beat: &[u8] = if self.framing == Framing::Events { b": heartbeat\n\n" } else { b"\n" };
                     if !self.put(beat.to_vec()).await {
                         return Ok(());
                     }
                     continue;
                 }
-                // A sender that is gone counts as stopping too.
-                _ = self.stopping.wait_for(|stopping| *stopping) => {
+                Next::Stop => {
                     return Err(error("unavailable", 503, "the lake is stopping".to_owned(), Some("subscribe again when it runs".to_owned())));
                 }
-                () = self.send.closed() => return Ok(()),
+                Next::Gone => return Ok(()),
             };
             match event {
                 None | Some(Ok(SubscriptionEvent::End(None))) => return Ok(()),
@@ -233,7 +247,7 @@ impl Feed {
     }
 
     /// Hands a piece to the connection; false if the client is gone or stuck.
-    async fn put(&self, piece: Vec<u8>) -> bool {
+    async fn put(&mut self, piece: Vec<u8>) -> bool {
         match self.send.send_timeout(piece.into(), STUCK_AFTER).await {
             Ok(()) => true,
             Err(mpsc::error::SendTimeoutError::Closed(_)) => false,
