@@ -178,7 +178,8 @@ impl Lake {
     pub async fn read(&self, table: &TableName, schema: SchemaRef, rows: mpsc::Sender<RecordBatch>) -> Result<u64, SinkError> {
         let pointer = self.inner.catalog.lock().await.pointer(table).await?;
         let location = pointer.ok_or_else(|| SinkError::NoTable(table.clone()))?;
-        let state = TableState::load(&self.inner.io, table, &location).await.map_err(SinkError::table("read the metadata", table))?;
+        let state =
+            TableState::load(&self.inner.io, table, &location).await.map_err(SinkError::table("read the metadata", table))?;
         if state.has_deletes() {
             let reason = "another program has put row-level deletes into it, which are not read here: rewrite its files first";
             return Err(SinkError::Rows { table: table.clone(), reason: reason.into() });
@@ -244,8 +245,10 @@ impl Lake {
             keep: inner.keep,
         });
         self.fault(0)?;
-        let work: Vec<_> =
-            changes.into_iter().map(|change| (tables.get(&change.table).cloned(), pointers.get(&change.table).cloned(), change)).collect();
+        let work: Vec<_> = changes
+            .into_iter()
+            .map(|change| (tables.get(&change.table).cloned(), pointers.get(&change.table).cloned(), change))
+            .collect();
         let staged: Result<Vec<Option<Staged>>, SinkError> = futures::stream::iter(work)
             .map(|(known, pointer, change)| write_in_background(Arc::clone(&context), change, known, pointer))
             .buffer_unordered(TABLES_AT_ONCE)
@@ -356,12 +359,12 @@ async fn write_in_background(
             let state = match (known, pointer) {
                 (Some(known), Some(location)) if known.location == location => Some(known),
                 // The pointer is not where our last commit left it.
-                (Some(_), Some(_)) => return Err(SinkError::Conflict { table: change.table.clone() }),
+                (Some(_), _) => return Err(SinkError::Conflict { table: change.table.clone() }),
                 (None, Some(location)) => {
                     let loaded = TableState::load(&context.io, &change.table, &location).await;
                     Some(Arc::new(loaded.map_err(SinkError::table("read the metadata", &change.table))?))
                 }
-                (_, None) => None,
+                (None, None) => None,
             };
             write_table(&context, &change, state).await
         })
@@ -381,9 +384,10 @@ fn pointer_of(staged: &Staged) -> Pointer {
 fn purge(storage: &Storage, metadata: &str) {
     let path = local_path(metadata);
     let Some(folder) = path.parent().and_then(Path::parent) else { return };
-    if folder.starts_with(&storage.warehouse) && folder != storage.warehouse {
-        if let Err(error) = std::fs::remove_dir_all(folder) {
-            tracing::warn!(folder = %folder.display(), %error, "files of a dropped table stay behind");
-        }
+    if folder.starts_with(&storage.warehouse)
+        && folder != storage.warehouse
+        && let Err(error) = std::fs::remove_dir_all(folder)
+    {
+        tracing::warn!(folder = %folder.display(), %error, "files of a dropped table stay behind");
     }
 }

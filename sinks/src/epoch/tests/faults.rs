@@ -7,7 +7,7 @@ fn contents(numbers: std::ops::Range<i64>) -> Contents {
 }
 
 fn tables(before: &Contents, after: &Contents) -> Vec<TableChange> {
-    ["f.a", "f.b"].map(|t| change(t, "day(at)", SinkMode::Snapshot, difference(before, after))).to_vec()
+    ["f.a", "f.b"].map(|t| change(t, "day(seen_at)", SinkMode::Snapshot, difference(before, after))).to_vec()
 }
 
 #[tokio::test]
