@@ -28,7 +28,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::error::SinkError;
 use crate::hydrate::{Scan, read_files};
 use crate::mode::{Context, RowReader, TableChange, TableDrop, write_table};
-use crate::producer::{Staged, TableState, expiry};
+use crate::producer::{EPOCH_KEY, Staged, TableState, expiry};
 use crate::storage::catalog::{Catalog, Flip, Pointer};
 use crate::storage::fence::Fence;
 use crate::storage::{Storage, TableName, local_path};
@@ -81,6 +81,8 @@ struct Inner {
     /// Tables as our last commit left them. Held for the whole of a commit, so there is one at a time.
     tables: Mutex<HashMap<TableName, Arc<TableState>>>,
     keep: usize,
+    /// Files of the last epoch that are being deleted.
+    sweeping: Mutex<Option<tokio::task::JoinHandle<()>>>,
     #[cfg(test)]
     fault: std::sync::Mutex<Option<tests::Fault>>,
 }
@@ -122,6 +124,7 @@ impl Lake {
             fence,
             tables: Mutex::default(),
             keep: keep.max(1),
+            sweeping: Mutex::default(),
             #[cfg(test)]
             fault: std::sync::Mutex::default(),
         };
@@ -228,6 +231,11 @@ impl Lake {
             if epoch.number <= newest.number {
                 return Err(SinkError::EpochOrder { epoch: epoch.number, newest: newest.number });
             }
+            // A commit whose caller stopped listening may have got through: then the tables are not as remembered.
+            let noted = tables.get(&record::table_name()).and_then(|t| t.metadata.properties().get(EPOCH_KEY));
+            if newest.token == fence.token && noted.is_none_or(|n| *n != newest.number.to_string()) {
+                tables.clear();
+            }
         }
         check_names(&changes, drops)?;
         let pointers: HashMap<TableName, String> = inner.catalog.lock().await.pointers().await?.into_iter().collect();
@@ -295,10 +303,16 @@ impl Lake {
         }
         let flipped = started.elapsed() - written;
         let mut report = CommitReport { epoch: epoch.number, written, flipped, ..CommitReport::default() };
+        let mut garbage = Vec::new();
         for mut table in staged {
             report.tables.push(TableReport::of(&table));
-            expiry::sweep(&inner.io, &mut table).await;
+            garbage.extend(expiry::garbage(&inner.io, &mut table).await);
             tables.insert(table.state.name.clone(), Arc::new(table.state));
+        }
+        // At most one epoch's deletions are under way: a slow disk slows the commits down rather than fill up.
+        self.settle().await;
+        if !garbage.is_empty() {
+            *inner.sweeping.lock().await = Some(tokio::task::spawn_blocking(move || expiry::discard(&garbage)));
         }
         for (dropped, from) in gone {
             tables.remove(&dropped.table);
@@ -317,6 +331,16 @@ impl Lake {
             "epoch committed"
         );
         Ok(report)
+    }
+
+    /// Waits until the files that the last commit left without a reader are deleted. For the end of a process: what it does not
+    /// delete stays on the disk.
+    pub async fn settle(&self) {
+        if let Some(sweeping) = self.inner.sweeping.lock().await.take()
+            && let Err(error) = sweeping.await
+        {
+            tracing::warn!(%error, "old files stay behind");
+        }
     }
 
     /// Where tests make a commit fail.

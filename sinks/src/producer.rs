@@ -3,7 +3,7 @@
 //!
 //! A table's [`TableState`] is what its newest metadata says, kept in memory between our own commits: the manifests and, of each
 //! live file, path, partition and size. [`stage`] writes manifests, manifest list and metadata file of the next snapshot and
-//! returns the state as it will be; the caller flips the pointer and then calls [`expiry::sweep`].
+//! returns the state as it will be; the caller flips the pointer and then calls [`expiry::garbage`].
 
 pub(crate) mod expiry;
 pub(crate) mod files;

@@ -56,6 +56,7 @@ async fn run(seed: u64, partition_by: &str, epochs: u64) {
         }
         contents = after;
         if rng.random_range(0..5) == 0 {
+            lake.settle().await;
             drop(lake);
             lake = Lake::open(&options(folder.path())).await.unwrap();
         }
@@ -89,6 +90,7 @@ async fn tables_equal_the_model_by_hour() {
 
 /// After many epochs nothing is left of snapshots that were forgotten, and nothing that retained ones need is gone.
 async fn everything_is_reachable(lake: &Lake) {
+    lake.settle().await;
     let mut reached = std::collections::BTreeSet::new();
     let io = &lake.inner.io;
     for info in lake.tables().await.unwrap() {
