@@ -28,7 +28,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::error::SinkError;
 use crate::hydrate::{Scan, read_files};
 use crate::mode::{Context, RowReader, TableChange, TableDrop, write_table};
-use crate::producer::{Staged, TableState, expiry};
+use crate::producer::{EPOCH_KEY, Staged, TableState, expiry};
 use crate::storage::catalog::{Catalog, Flip, Pointer};
 use crate::storage::fence::Fence;
 use crate::storage::{Storage, TableName, local_path};
@@ -81,6 +81,8 @@ struct Inner {
     /// Tables as our last commit left them. Held for the whole of a commit, so there is one at a time.
     tables: Mutex<HashMap<TableName, Arc<TableState>>>,
     keep: usize,
+    /// Files of the last epoch that are being deleted.
+    sweeping: Mutex<Option<tokio::task::JoinHandle<()>>>,
     #[cfg(test)]
     fault: std::sync::Mutex<Option<tests::Fault>>,
 }
@@ -122,6 +124,7 @@ impl Lake {
             fence,
             tables: Mutex::default(),
             keep: keep.max(1),
+            sweeping: Mutex::default(),
             #[cfg(test)]
             fault: std::sync::Mutex::default(),
         };
@@ -178,7 +181,8 @@ impl Lake {
     pub async fn read(&self, table: &TableName, schema: SchemaRef, rows: mpsc::Sender<RecordBatch>) -> Result<u64, SinkError> {
         let pointer = self.inner.catalog.lock().await.pointer(table).await?;
         let location = pointer.ok_or_else(|| SinkError::NoTable(table.clone()))?;
-        let state = TableState::load(&self.inner.io, table, &location).await.map_err(SinkError::table("read the metadata", table))?;
+        let state =
+            TableState::load(&self.inner.io, table, &location).await.map_err(SinkError::table("read the metadata", table))?;
         if state.has_deletes() {
             let reason = "another program has put row-level deletes into it, which are not read here: rewrite its files first";
             return Err(SinkError::Rows { table: table.clone(), reason: reason.into() });
@@ -227,6 +231,11 @@ impl Lake {
             if epoch.number <= newest.number {
                 return Err(SinkError::EpochOrder { epoch: epoch.number, newest: newest.number });
             }
+            // A commit whose caller stopped listening may have got through: then the tables are not as remembered.
+            let noted = tables.get(&record::table_name()).and_then(|t| t.metadata.properties().get(EPOCH_KEY));
+            if newest.token == fence.token && noted.is_none_or(|n| *n != newest.number.to_string()) {
+                tables.clear();
+            }
         }
         check_names(&changes, drops)?;
         let pointers: HashMap<TableName, String> = inner.catalog.lock().await.pointers().await?.into_iter().collect();
@@ -244,8 +253,10 @@ impl Lake {
             keep: inner.keep,
         });
         self.fault(0)?;
-        let work: Vec<_> =
-            changes.into_iter().map(|change| (tables.get(&change.table).cloned(), pointers.get(&change.table).cloned(), change)).collect();
+        let work: Vec<_> = changes
+            .into_iter()
+            .map(|change| (tables.get(&change.table).cloned(), pointers.get(&change.table).cloned(), change))
+            .collect();
         let staged: Result<Vec<Option<Staged>>, SinkError> = futures::stream::iter(work)
             .map(|(known, pointer, change)| write_in_background(Arc::clone(&context), change, known, pointer))
             .buffer_unordered(TABLES_AT_ONCE)
@@ -292,10 +303,16 @@ impl Lake {
         }
         let flipped = started.elapsed() - written;
         let mut report = CommitReport { epoch: epoch.number, written, flipped, ..CommitReport::default() };
+        let mut garbage = Vec::new();
         for mut table in staged {
             report.tables.push(TableReport::of(&table));
-            expiry::sweep(&inner.io, &mut table).await;
+            garbage.extend(expiry::garbage(&inner.io, &mut table).await);
             tables.insert(table.state.name.clone(), Arc::new(table.state));
+        }
+        // At most one epoch's deletions are under way: a slow disk slows the commits down rather than fill up.
+        self.settle().await;
+        if !garbage.is_empty() {
+            *inner.sweeping.lock().await = Some(tokio::task::spawn_blocking(move || expiry::discard(&garbage)));
         }
         for (dropped, from) in gone {
             tables.remove(&dropped.table);
@@ -314,6 +331,16 @@ impl Lake {
             "epoch committed"
         );
         Ok(report)
+    }
+
+    /// Waits until the files that the last commit left without a reader are deleted. For the end of a process: what it does not
+    /// delete stays on the disk.
+    pub async fn settle(&self) {
+        if let Some(sweeping) = self.inner.sweeping.lock().await.take()
+            && let Err(error) = sweeping.await
+        {
+            tracing::warn!(%error, "old files stay behind");
+        }
     }
 
     /// Where tests make a commit fail.
@@ -356,12 +383,12 @@ async fn write_in_background(
             let state = match (known, pointer) {
                 (Some(known), Some(location)) if known.location == location => Some(known),
                 // The pointer is not where our last commit left it.
-                (Some(_), Some(_)) => return Err(SinkError::Conflict { table: change.table.clone() }),
+                (Some(_), _) => return Err(SinkError::Conflict { table: change.table.clone() }),
                 (None, Some(location)) => {
                     let loaded = TableState::load(&context.io, &change.table, &location).await;
                     Some(Arc::new(loaded.map_err(SinkError::table("read the metadata", &change.table))?))
                 }
-                (_, None) => None,
+                (None, None) => None,
             };
             write_table(&context, &change, state).await
         })
@@ -381,9 +408,10 @@ fn pointer_of(staged: &Staged) -> Pointer {
 fn purge(storage: &Storage, metadata: &str) {
     let path = local_path(metadata);
     let Some(folder) = path.parent().and_then(Path::parent) else { return };
-    if folder.starts_with(&storage.warehouse) && folder != storage.warehouse {
-        if let Err(error) = std::fs::remove_dir_all(folder) {
-            tracing::warn!(folder = %folder.display(), %error, "files of a dropped table stay behind");
-        }
+    if folder.starts_with(&storage.warehouse)
+        && folder != storage.warehouse
+        && let Err(error) = std::fs::remove_dir_all(folder)
+    {
+        tracing::warn!(folder = %folder.display(), %error, "files of a dropped table stay behind");
     }
 }

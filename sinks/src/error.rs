@@ -67,7 +67,9 @@ pub enum SinkError {
         newest: u64,
     },
     /// Somebody else changed the table's pointer.
-    #[error("table {table} was changed by another program since this one read it: the epoch was not committed; restart to go on from the table as it is now")]
+    #[error(
+        "table {table} was changed by another program since this one read it: the epoch was not committed; restart to go on from the table as it is now"
+    )]
     Conflict {
         /// Which table.
         table: TableName,
@@ -203,7 +205,9 @@ fn catalog_advice(error: &sqlx::Error) -> String {
     let hint = match code {
         Some(5 | 6) => "another program holds the database locked: close it (a reader may stay, a writer or a backup may not)",
         Some(8) => "the file or its folder is read-only: make both writable",
-        Some(11 | 26) => "the file is damaged or is not an SQLite database: restore it from a copy, or move it away to begin anew",
+        Some(11 | 26) => {
+            "the file is damaged or is not an SQLite database: restore it from a copy, or move it away to begin anew"
+        }
         Some(13) => "the disk is full: free some space",
         Some(14) => "the file cannot be opened: does its folder exist, and may this user write there?",
         Some(10) => "the disk reports an error, or is full",

@@ -38,7 +38,8 @@ pub(crate) fn file_batches(
         .get_fields()
         .iter()
         .enumerate()
-        .filter_map(|(at, f)| f.get_basic_info().has_id().then(|| (f.get_basic_info().id(), at)))
+        .filter(|(_, f)| f.get_basic_info().has_id())
+        .map(|(at, f)| (f.get_basic_info().id(), at))
         .collect();
     let roots: Vec<Option<usize>> =
         target.fields().iter().map(|f| table.field_by_name(f.name()).and_then(|f| ids.get(&f.id)).copied()).collect();

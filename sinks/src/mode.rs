@@ -23,7 +23,7 @@ use crate::error::SinkError;
 use crate::hydrate;
 use crate::partition::PartitionBy;
 use crate::producer::files::TableWriter;
-use crate::producer::{Change, Staged, TableState, reshaped, stage};
+use crate::producer::{Change, EPOCH_KEY, Staged, TableState, reshaped, stage};
 use crate::schema::{conform, evolved, notes};
 use crate::storage::{Storage, TableName};
 
@@ -73,6 +73,7 @@ pub struct TableChange {
     /// What it shows.
     pub mode: SinkMode,
     /// Net changes since the last epoch, columns as in `schema`: rows and how many of each came (above zero) or went (below).
+    /// For a table that is not there yet ([`crate::Lake::tables`] tells): all rows that it is to have, or `replace`.
     pub changes: Vec<(RecordBatch, Int64Array)>,
     /// Snapshot mode: forget the table's rows and write those that [`RowReader::read`] gives (`changes` are not looked at).
     /// For a relation whose definition changed, or a table that is to be repaired.
@@ -123,7 +124,11 @@ struct Dealt {
 }
 
 /// Writes the files of a table's next state; `None` when nothing changes.
-pub(crate) async fn write_table(context: &Context, change: &TableChange, state: Option<Arc<TableState>>) -> Result<Option<Staged>, SinkError> {
+pub(crate) async fn write_table(
+    context: &Context,
+    change: &TableChange,
+    state: Option<Arc<TableState>>,
+) -> Result<Option<Staged>, SinkError> {
     let table = &change.table;
     let label = table.to_string();
     let failed = || SinkError::table("prepare the next snapshot", table);
@@ -142,6 +147,10 @@ pub(crate) async fn write_table(context: &Context, change: &TableChange, state: 
             (Arc::new(made), None, None)
         }
         Some(state) => {
+            if !state.metadata.properties().contains_key(EPOCH_KEY) {
+                let reason = "it is there already and was not made by livelake: drop it, or give the sink another table".into();
+                return Err(SinkError::Rows { table: table.clone(), reason });
+            }
             let fields = |s: &[iceberg::spec::UnboundPartitionField]| -> Vec<_> {
                 s.iter().map(|f| (f.source_id, f.transform, f.name.clone())).collect()
             };

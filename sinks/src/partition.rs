@@ -51,11 +51,21 @@ impl PartitionBy {
                         "identity" => (Transform::Identity, 1),
                         "bucket" => (Transform::Bucket(number()?), 2),
                         "truncate" => (Transform::Truncate(number()?), 2),
-                        _ => return Err(wrong(part, "year, month, day, hour, bucket(n, …) and truncate(n, …) are known, not this")),
+                        _ => {
+                            return Err(wrong(
+                                part,
+                                "year, month, day, hour, bucket(n, …) and truncate(n, …) are known, not this",
+                            ));
+                        }
                     };
                     match arguments.last() {
                         Some(column) if arguments.len() == takes => (transform, column.trim()),
-                        _ => return Err(wrong(part, if takes == 1 { "one column is expected" } else { "a number and a column are expected" })),
+                        _ => {
+                            return Err(wrong(
+                                part,
+                                if takes == 1 { "one column is expected" } else { "a number and a column are expected" },
+                            ));
+                        }
                     }
                 }
                 _ => (Transform::Identity, part),
@@ -64,7 +74,10 @@ impl PartitionBy {
                 Some(quoted) => quoted.replace("\"\"", "\""),
                 None => column.to_string(),
             };
-            fields.push((find(&column, schema).ok_or_else(|| wrong(part, &format!("there is no column \"{column}\"")))?, transform));
+            fields.push((
+                find(&column, schema).ok_or_else(|| wrong(part, &format!("there is no column \"{column}\"")))?,
+                transform,
+            ));
         }
         let parsed = PartitionBy { fields };
         let stored = iceberg_schema("the sink", schema)?;
@@ -91,10 +104,11 @@ impl PartitionBy {
                 Transform::Truncate(_) => "_trunc",
                 _ => "",
             };
-            transform.result_type(&field.field_type).map_err(|_| {
-                format!("column \"{column}\" is of type {}, which {transform} does not take", field.field_type)
-            })?;
-            builder = builder.add_partition_field(field.id, format!("{column}{suffix}"), *transform).map_err(|e| e.to_string())?;
+            transform
+                .result_type(&field.field_type)
+                .map_err(|_| format!("column \"{column}\" is of type {}, which {transform} does not take", field.field_type))?;
+            builder =
+                builder.add_partition_field(field.id, format!("{column}{suffix}"), *transform).map_err(|e| e.to_string())?;
         }
         let spec = builder.build();
         spec.clone().bind(schema.clone()).map_err(|e| e.message().to_string())?;
@@ -150,8 +164,9 @@ impl Splitter {
         }
         let calculator = PartitionValueCalculator::try_new(spec, schema)?;
         let field = SortField::new(calculator.partition_arrow_type().clone());
-        let converter = RowConverter::new(vec![field])
-            .map_err(|e| iceberg::Error::new(iceberg::ErrorKind::Unexpected, "partition values cannot be compared").with_source(e))?;
+        let converter = RowConverter::new(vec![field]).map_err(|e| {
+            iceberg::Error::new(iceberg::ErrorKind::Unexpected, "partition values cannot be compared").with_source(e)
+        })?;
         let partition_type = calculator.partition_type().clone();
         Ok(Splitter { parts: Some(Parts { calculator, converter, partition_type }) })
     }
@@ -276,10 +291,8 @@ mod tests {
         .unwrap();
         let batch = crate::schema::conform("n.t", &batch, &target).unwrap();
         let found = Splitter::new(&spec, &schema).unwrap().split(&batch).unwrap();
-        let mut days: Vec<_> = found
-            .iter()
-            .map(|(value, rows)| (value.fields()[0].clone(), rows.as_ref().unwrap().values().to_vec()))
-            .collect();
+        let mut days: Vec<_> =
+            found.iter().map(|(value, rows)| (value.fields()[0].clone(), rows.as_ref().unwrap().values().to_vec())).collect();
         days.sort_by_key(|(_, rows)| rows[0]);
         assert_eq!(
             days,

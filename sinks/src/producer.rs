@@ -3,7 +3,7 @@
 //!
 //! A table's [`TableState`] is what its newest metadata says, kept in memory between our own commits: the manifests and, of each
 //! live file, path, partition and size. [`stage`] writes manifests, manifest list and metadata file of the next snapshot and
-//! returns the state as it will be; the caller flips the pointer and then calls [`expiry::sweep`].
+//! returns the state as it will be; the caller flips the pointer and then calls [`expiry::garbage`].
 
 pub(crate) mod expiry;
 pub(crate) mod files;
@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, Operation, PartitionSpec, Schema, Snapshot,
-    SnapshotSummaryCollector, Struct, Summary, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec,
+    DataContentType, DataFile, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, Operation, PartitionSpec,
+    Schema, Snapshot, Struct, Summary, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec,
 };
 use iceberg::{Error, ErrorKind, MetadataLocation, Result, TableCreation};
 
@@ -183,7 +183,11 @@ pub(crate) struct Change {
 }
 
 /// The table's metadata with the new columns and partitioning: what data files of the change must be written for.
-pub(crate) fn reshaped(state: &TableState, schema: Option<&Schema>, spec: Option<&UnboundPartitionSpec>) -> Result<TableMetadata> {
+pub(crate) fn reshaped(
+    state: &TableState,
+    schema: Option<&Schema>,
+    spec: Option<&UnboundPartitionSpec>,
+) -> Result<TableMetadata> {
     let metadata = state.metadata.as_ref().clone();
     if schema.is_none() && spec.is_none() {
         return Ok(metadata);
@@ -230,19 +234,12 @@ pub(crate) async fn stage(
             }
         };
         let sequence = before.next_sequence_number();
-        let mut summary = SnapshotSummaryCollector::default();
-        let schema = shaped.current_schema();
-        for file in &change.added {
-            rows_added += file.record_count();
-            summary.add_file(file, Arc::clone(schema), Arc::clone(shaped.default_partition_spec()));
-        }
+        rows_added = change.added.iter().map(DataFile::record_count).sum();
         let folder = format!("{}/metadata", before.location());
         let work = manifests::Rewrite { io, metadata: &shaped, folder: &folder, snapshot_id, sequence };
         let rewritten = work.run(manifests, &change.removed, &change.added).await?;
-        for (spec, file) in &rewritten.removed {
-            rows_removed += file.record_count();
-            summary.remove_file(file, Arc::clone(schema), Arc::clone(spec));
-        }
+        rows_removed =
+            rewritten.removed.iter().filter(|f| f.content_type() == DataContentType::Data).map(DataFile::record_count).sum();
         manifests = rewritten.manifests;
 
         let parent = before.current_snapshot_id();
@@ -267,7 +264,7 @@ pub(crate) async fn stage(
             _ if change.only_rearranged => Operation::Replace,
             _ => Operation::Overwrite,
         };
-        let mut properties = summary.build();
+        let mut properties = counts(&change.added, &rewritten.removed);
         properties.extend(totals(&manifests));
         properties.extend(stamp.iter().map(|(k, v)| (k.clone(), v.clone())));
         let snapshot = Snapshot::builder()
@@ -294,7 +291,7 @@ pub(crate) async fn stage(
     };
     built.metadata.write_to(io, &next).await?;
     let location = next.to_string();
-    sync(&location)?;
+    sync(&location, state.location.is_empty())?;
     Ok(Staged {
         from: (!state.location.is_empty()).then(|| state.location.clone()),
         old_metadata: built.expired_metadata_logs.into_iter().map(|l| l.metadata_file).collect(),
@@ -313,6 +310,41 @@ pub(crate) async fn stage(
             past: Arc::new(past),
         },
     })
+}
+
+/// What came and what went, in a summary's words. Not by the crate's collector, which panics on a file whose partition column
+/// has been dropped.
+fn counts(added: &[DataFile], removed: &[DataFile]) -> HashMap<String, String> {
+    let mut figures: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut count = |key, by| *figures.entry(key).or_default() += by;
+    for file in added {
+        count("added-data-files", 1);
+        count("added-records", file.record_count());
+        count("added-files-size", file.file_size_in_bytes());
+    }
+    for file in removed {
+        count("removed-files-size", file.file_size_in_bytes());
+        match file.content_type() {
+            DataContentType::Data => {
+                count("deleted-data-files", 1);
+                count("deleted-records", file.record_count());
+            }
+            DataContentType::PositionDeletes => {
+                count("removed-delete-files", 1);
+                count("removed-position-deletes", file.record_count());
+            }
+            DataContentType::EqualityDeletes => {
+                count("removed-delete-files", 1);
+                count("removed-equality-deletes", file.record_count());
+            }
+        }
+    }
+    let partitions: HashSet<&Struct> =
+        added.iter().chain(removed).map(DataFile::partition).filter(|p| !p.fields().is_empty()).collect();
+    if !partitions.is_empty() {
+        count("changed-partition-count", partitions.len() as u64);
+    }
+    figures.into_iter().map(|(key, figure)| (key.to_string(), figure.to_string())).collect()
 }
 
 /// The `total-…` figures of a summary, counted rather than carried on, so that they cannot drift.
@@ -339,9 +371,10 @@ fn totals(manifests: &[Manifest]) -> HashMap<String, String> {
 
 /// Puts a metadata file and the names of its folder on the disk: the crate's file system layer syncs data files and manifests,
 /// but neither metadata files nor folders, and after a power cut the pointer must not lead nowhere.
-fn sync(location: &str) -> Result<()> {
+fn sync(location: &str, new_table: bool) -> Result<()> {
     let path = local_path(location);
-    let folders = path.ancestors().skip(1).take(2).map(|p| p.to_path_buf());
+    // Of a new table also the folders that its own folder is in.
+    let folders = path.ancestors().skip(1).take(if new_table { 4 } else { 1 }).map(|p| p.to_path_buf());
     let data = path.parent().and_then(|p| p.parent()).map(|p| p.join("data")).filter(|p| p.is_dir());
     for path in std::iter::once(path.clone()).chain(folders).chain(data) {
         std::fs::File::open(&path).and_then(|f| f.sync_all()).map_err(|e| {

@@ -54,7 +54,9 @@ pub fn notes(schema: &ArrowSchema) -> Vec<String> {
     fields
         .filter_map(|f| match f.data_type() {
             DataType::Dictionary(_, values) if !as_text(values) => None,
-            t if as_text(t) => Some(format!("column \"{}\" ({t}) is stored as text: not all Iceberg readers know its type", f.name())),
+            t if as_text(t) => {
+                Some(format!("column \"{}\" ({t}) is stored as text: not all Iceberg readers know its type", f.name()))
+            }
             DataType::Timestamp(TimeUnit::Nanosecond, _) => {
                 Some(format!("column \"{}\" is stored in microseconds: Iceberg V2 has no nanoseconds", f.name()))
             }
@@ -92,8 +94,9 @@ pub(crate) fn evolved(table: &str, old: Option<(&Schema, i32)>, wanted: &ArrowSc
         if seen.insert(field.name().as_str(), ()).is_some() {
             return Err(column("the name appears twice: give one of the columns another name with AS".into()));
         }
-        let stored = stored_as(field.data_type())
-            .ok_or_else(|| column(format!("{} cannot be stored: take it apart into columns, or cast it to text", field.data_type())))?;
+        let stored = stored_as(field.data_type()).ok_or_else(|| {
+            column(format!("{} cannot be stored: take it apart into columns, or cast it to text", field.data_type()))
+        })?;
         let before = old.and_then(|(schema, _)| schema.field_by_name(field.name()));
         let id = match before.and_then(|f| f.field_type.as_primitive_type().map(|t| (f.id, t))) {
             Some((id, t)) if *t == stored || widens(t, &stored) => id,
@@ -119,7 +122,9 @@ pub(crate) fn evolved(table: &str, old: Option<(&Schema, i32)>, wanted: &ArrowSc
 fn widens(from: &PrimitiveType, to: &PrimitiveType) -> bool {
     match (from, to) {
         (PrimitiveType::Int, PrimitiveType::Long) | (PrimitiveType::Float, PrimitiveType::Double) => true,
-        (PrimitiveType::Decimal { precision: p, scale: s }, PrimitiveType::Decimal { precision: q, scale: t }) => s == t && p <= q,
+        (PrimitiveType::Decimal { precision: p, scale: s }, PrimitiveType::Decimal { precision: q, scale: t }) => {
+            s == t && p <= q
+        }
         _ => false,
     }
 }
@@ -178,7 +183,7 @@ mod tests {
         ]);
         let made = iceberg_schema("n.t", &schema).unwrap();
         let types: Vec<String> = made.as_struct().fields().iter().map(|f| f.field_type.to_string()).collect();
-        assert_eq!(types, ["int", "timestamp", "timestamptz", "decimal(10,2)", "string", "string"]);
+        assert_eq!(types, ["int", "timestamp", "timestamptz", "decimal(10, 2)", "string", "string"]);
         assert_eq!(notes(&schema).len(), 1);
         assert!(notes(&schema)[0].contains("\"e\""));
     }

@@ -72,7 +72,9 @@ impl Storage {
         let folder = match warehouse.split_once("://") {
             Some(("file", path)) => path,
             Some((scheme, _)) => {
-                return Err(SinkError::NotSupported(format!("a warehouse in {scheme}: use a local folder for storage.warehouse")));
+                return Err(SinkError::NotSupported(format!(
+                    "a warehouse in {scheme}: use a local folder for storage.warehouse"
+                )));
             }
             None => warehouse.strip_prefix("file:").unwrap_or(warehouse),
         };
@@ -118,7 +120,9 @@ impl Storage {
     pub(crate) fn new_location(&self, table: &TableName) -> String {
         let folder = self.warehouse.join(path_part(&table.namespace)).join(path_part(&table.name));
         let folder = match folder.exists() {
-            true => folder.with_file_name(format!("{}-{}", path_part(&table.name), &uuid::Uuid::new_v4().simple().to_string()[..8])),
+            true => {
+                folder.with_file_name(format!("{}-{}", path_part(&table.name), &uuid::Uuid::new_v4().simple().to_string()[..8]))
+            }
             false => folder,
         };
         format!("file://{}", folder.display())

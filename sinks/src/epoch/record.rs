@@ -100,7 +100,7 @@ pub struct CommitReport {
     pub written: Duration,
     /// The database transaction.
     pub flipped: Duration,
-    /// Deleting files that nobody reaches any more.
+    /// Finding the files that nobody reaches any more (they are deleted in the background).
     pub swept: Duration,
 }
 

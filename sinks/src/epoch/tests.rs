@@ -39,7 +39,7 @@ pub(super) type Contents = BTreeMap<i64, (Option<i64>, Option<String>, i64)>;
 pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("id", DataType::Int64, false),
-        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        Field::new("seen_at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
         Field::new("borough", DataType::Utf8, true),
         Field::new("amount", DataType::Decimal128(12, 2), true),
     ]))

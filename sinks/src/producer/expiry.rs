@@ -12,6 +12,7 @@ use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
 
 use super::manifests::live_files;
 use super::{LiveFile, Staged, read_list};
+use crate::storage::local_path;
 
 /// The snapshots to forget when one more is added and `keep` may stay: the oldest, except those that a tag or branch holds.
 pub(crate) fn beyond(metadata: &TableMetadata, protected: &HashSet<i64>, keep: usize) -> Vec<Arc<Snapshot>> {
@@ -21,27 +22,27 @@ pub(crate) fn beyond(metadata: &TableMetadata, protected: &HashSet<i64>, keep: u
     old
 }
 
-/// Deletes what a committed change has left without a reader. Failures are logged: they cost disk space, nothing else.
-pub(crate) async fn sweep(io: &FileIO, staged: &mut Staged) {
-    for path in std::mem::take(&mut staged.old_metadata) {
-        discard(io, &path).await;
-    }
-    if staged.expired.is_empty() {
-        return;
-    }
-    match unreachable(io, staged).await {
-        Ok(paths) => {
-            for path in paths {
-                discard(io, &path).await;
-            }
+/// What a committed change has left without a reader: the files to delete. A failure is logged, and costs disk space only.
+pub(crate) async fn garbage(io: &FileIO, staged: &mut Staged) -> Vec<String> {
+    let mut paths = std::mem::take(&mut staged.old_metadata);
+    if !staged.expired.is_empty() {
+        match unreachable(io, staged).await {
+            Ok(found) => paths.extend(found),
+            Err(error) => tracing::warn!(table = %staged.state.name, %error, "files of expired snapshots stay behind"),
         }
-        Err(error) => tracing::warn!(table = %staged.state.name, %error, "files of expired snapshots stay behind"),
     }
+    paths
 }
 
-async fn discard(io: &FileIO, path: &str) {
-    if let Err(error) = io.delete(path).await {
-        tracing::warn!(path, %error, "an old file stays behind");
+/// Deletes files. Blocks.
+pub(crate) fn discard(paths: &[String]) {
+    for path in paths {
+        match std::fs::remove_file(local_path(path)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path, %error, "an old file stays behind")
+            }
+            _ => {}
+        }
     }
 }
 

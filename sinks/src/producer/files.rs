@@ -120,7 +120,11 @@ impl<'a> TableWriter<'a> {
     }
 
     /// Deals a batch's rows over their partitions, those that `wanted` says yes to.
-    pub(crate) async fn add_where(&mut self, batch: &RecordBatch, wanted: impl Fn(&Struct) -> bool) -> Result<Vec<(Struct, u64)>, SinkError> {
+    pub(crate) async fn add_where(
+        &mut self,
+        batch: &RecordBatch,
+        wanted: impl Fn(&Struct) -> bool,
+    ) -> Result<Vec<(Struct, u64)>, SinkError> {
         let mut counts = Vec::new();
         for (partition, rows) in self.split(batch)? {
             if wanted(&partition) {
@@ -199,7 +203,8 @@ async fn close(
 ) -> Result<(), SinkError> {
     for mut file in writer.close().await.map_err(SinkError::table("finish a data file", table))? {
         let built = file.partition(partition.clone()).partition_spec_id(spec_id).build().map_err(|e| {
-            let error = iceberg::Error::new(iceberg::ErrorKind::Unexpected, "a data file's description is not complete").with_source(e);
+            let error =
+                iceberg::Error::new(iceberg::ErrorKind::Unexpected, "a data file's description is not complete").with_source(e);
             SinkError::table("finish a data file", table)(error)
         })?;
         done.push(built);

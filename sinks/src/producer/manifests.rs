@@ -35,8 +35,8 @@ fn live(file: &DataFile) -> LiveFile {
 /// The manifests of the next snapshot.
 pub(crate) struct Rewritten {
     pub(crate) manifests: Vec<Manifest>,
-    /// Files taken out, each with the spec of its partition value.
-    pub(crate) removed: Vec<(Arc<PartitionSpec>, DataFile)>,
+    /// Files taken out.
+    pub(crate) removed: Vec<DataFile>,
 }
 
 /// What all manifests of one snapshot have in common.
@@ -95,7 +95,6 @@ impl Rewrite<'_> {
     async fn rewrite(&self, group: Vec<Manifest>, removed: &HashSet<String>, result: &mut Rewritten) -> Result<()> {
         let Some(first) = group.first() else { return Ok(()) };
         let spec = spec_of(self.metadata, first.file.partition_spec_id)?;
-        let shared = Arc::new(spec.clone());
         let content = first.file.content;
         let mut writer: Option<ManifestWriter> = None;
         let mut kept = Vec::new();
@@ -104,8 +103,8 @@ impl Rewrite<'_> {
             let out = match &mut writer {
                 Some(writer) => writer,
                 none => {
-                    // The table's schema rather than the manifest's when merging: a merge may bring several schemas together.
-                    let schema = if group.len() > 1 { self.metadata.current_schema().clone() } else { loaded.metadata().schema().clone() };
+                    // Not the table's schema: it may have lost a column that an old spec is about.
+                    let schema = loaded.metadata().schema().clone();
                     none.insert(self.writer(schema, spec.clone(), content)?)
                 }
             };
@@ -114,10 +113,15 @@ impl Rewrite<'_> {
                 let file = entry.data_file().clone();
                 if removed.contains(entry.file_path()) {
                     out.add_delete_file(file.clone(), sequence, entry.file_sequence_number)?;
-                    result.removed.push((Arc::clone(&shared), file));
+                    result.removed.push(file);
                 } else {
                     kept.push(live(&file));
-                    out.add_existing_file(file, entry.snapshot_id().unwrap_or(self.snapshot_id), sequence, entry.file_sequence_number)?;
+                    out.add_existing_file(
+                        file,
+                        entry.snapshot_id().unwrap_or(self.snapshot_id),
+                        sequence,
+                        entry.file_sequence_number,
+                    )?;
                 }
             }
         }

@@ -7,7 +7,7 @@ fn contents(numbers: std::ops::Range<i64>) -> Contents {
 }
 
 fn tables(before: &Contents, after: &Contents) -> Vec<TableChange> {
-    ["f.a", "f.b"].map(|t| change(t, "day(at)", SinkMode::Snapshot, difference(before, after))).to_vec()
+    ["f.a", "f.b"].map(|t| change(t, "day(seen_at)", SinkMode::Snapshot, difference(before, after))).to_vec()
 }
 
 #[tokio::test]
@@ -184,4 +184,19 @@ async fn broken_storage_is_explained() {
     assert!(said(&below).await.contains("cannot make the folder"));
     let none = Lake::open_reader(&LakeOptions::new(folder.path().join("none"))).await.unwrap_err().to_string();
     assert!(none.contains("does not exist"), "{none}");
+}
+
+#[tokio::test]
+async fn a_commit_that_nobody_waited_for_does_not_disturb_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&options(folder.path())).await.unwrap();
+    let (one, two) = (contents(0..10), contents(5..30));
+    lake.commit(&epoch(1), tables(&Contents::new(), &one), &[], Arc::new(Rows(one.clone()))).await.unwrap();
+    // What a caller that went away leaves: the pointers have moved, the memory of them has not.
+    let remembered = lake.inner.tables.lock().await.clone();
+    lake.commit(&epoch(2), tables(&one, &two), &[], Arc::new(Rows(two.clone()))).await.unwrap();
+    *lake.inner.tables.lock().await = remembered;
+    let three = contents(8..31);
+    lake.commit(&epoch(3), tables(&two, &three), &[], Arc::new(Rows(three.clone()))).await.unwrap();
+    assert_eq!(rows_of(&lake, "f.a", &schema()).await, batch(three.iter()));
 }

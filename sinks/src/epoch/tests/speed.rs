@@ -29,7 +29,10 @@ async fn sixteen_small_tables_in_one_epoch() {
         times.push((report.written + report.flipped + report.swept, report.written, report.flipped, report.swept));
     }
     times.sort();
-    println!("16 tables + _epochs, 1000 rows each: median (total, written, flipped, swept) {:?}, worst {:?}", times[10], times[19]);
+    println!(
+        "16 tables + _epochs, 1000 rows each: median (total, written, flipped, swept) {:?}, worst {:?}",
+        times[10], times[19]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,12 +41,17 @@ async fn a_million_rows_there_and_back() {
     let lake = Lake::open(&options(folder.path())).await.unwrap();
     let rows: Vec<_> = (0..16).map(|i| many(65_536, i * 65_536)).collect();
     let count = 16 * 65_536u64;
-    for (name, by) in [("s.whole", ""), ("s.days", "day(at), borough")] {
+    for (name, by) in [("s.whole", ""), ("s.days", "day(seen_at), borough")] {
         let started = Instant::now();
         let number = if by.is_empty() { 1 } else { 2 };
-        lake.commit(&epoch(number), vec![change(name, by, SinkMode::Append, inserted(rows.clone()))], &[], Arc::new(Rows::default()))
-            .await
-            .unwrap();
+        lake.commit(
+            &epoch(number),
+            vec![change(name, by, SinkMode::Append, inserted(rows.clone()))],
+            &[],
+            Arc::new(Rows::default()),
+        )
+        .await
+        .unwrap();
         let wrote = started.elapsed();
         let started = Instant::now();
         let (sender, mut receiver) = mpsc::channel(4);
