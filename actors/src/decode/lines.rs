@@ -25,7 +25,7 @@ pub(crate) fn each_line<'a, E>(
             Some(whole) => whole.get(start..end).ok_or(raw),
             None => std::str::from_utf8(raw).map_err(|_| raw),
         };
-        let blank = !raw.first().is_some_and(|byte| *byte > b' ') && raw.trim_ascii().is_empty();
+        let blank = raw.first().is_none_or(|byte| *byte <= b' ') && raw.trim_ascii().is_empty();
         if !blank {
             on_line(line, text)?;
         }

@@ -22,6 +22,8 @@ const LINE_MAX: u64 = 256 << 20;
 /// Bytes looked at at once for a line's end.
 const PROBE: usize = 16 << 10;
 
+type Outcome = Result<RangeDone, SourceError>;
+
 /// A range to read and decode.
 struct Job {
     file: Arc<FileToRead>,
@@ -33,7 +35,7 @@ struct Job {
     lines_before: Receiver<u64>,
     /// Lines before the next one.
     lines_after: Sender<u64>,
-    outcome: Sender<Result<RangeDone, SourceError>>,
+    outcome: Sender<Outcome>,
 }
 
 struct RangeDone {
@@ -81,7 +83,7 @@ impl Drop for Workers {
     }
 }
 
-fn run(job: &Job, decoder: &mut dyn Decoder, buffer: &mut Vec<u8>) -> Result<RangeDone, SourceError> {
+fn run(job: &Job, decoder: &mut dyn Decoder, buffer: &mut Vec<u8>) -> Outcome {
     let length = usize::try_from(job.end - job.start).unwrap_or(usize::MAX);
     if buffer.len() < length {
         buffer.resize(length, 0);
@@ -127,7 +129,8 @@ pub(super) struct Ranges {
     ahead: usize,
     /// Where the next range begins.
     start: u64,
-    waiting: VecDeque<(u64, u64, Receiver<Result<RangeDone, SourceError>>)>,
+    /// Ranges given to the threads: beginning, end, what comes of them.
+    waiting: VecDeque<(u64, u64, Receiver<Outcome>)>,
     lines: Receiver<u64>,
     finished: bool,
 }
