@@ -146,7 +146,7 @@ impl FilesReader {
                     Some(workers) => workers,
                     None => ranges::Workers::start(self.options.threads.max(1), &self.spec)?,
                 };
-                let reading = ranges::Ranges::open(file, &workers)?;
+                let reading = ranges::Ranges::open(file, &workers, self.spec.format == Format::DebeziumJson)?;
                 self.ranges = Some(workers);
                 Box::new(reading)
             }

@@ -188,3 +188,29 @@ fn an_empty_file_is_done_at_once() {
         assert_eq!((rows.len(), errors.len()), (0, 0), "{name}");
     }
 }
+
+#[test]
+fn a_transaction_is_never_split() {
+    let folder = tempfile::tempdir().unwrap();
+    // Transactions of one to three hundred messages, so that many of them lie across the place where a range would end.
+    let (mut text, mut ends, mut id) = (String::new(), Vec::new(), 0);
+    for transaction in 0..200 {
+        for _ in 0..1 + transaction * 37 % 300 {
+            let row = format!(r#"{{"id":{id},"name":"not a \"txId\":7 of ours"}}"#);
+            text += &format!(r#"{{"before":null,"after":{row},"source":{{"txId":{transaction},"lsn":{id}}},"op":"c"}}"#);
+            text.push('\n');
+            id += 1;
+        }
+        ends.push(id);
+    }
+    fs::write(folder.path().join("a.ndjson"), &text).unwrap();
+    let mut reader = open(once(folder.path(), "a.ndjson"), spec(Format::DebeziumJson), &Positions::default()).unwrap();
+    let (mut rows, mut batches) = (0, 0);
+    while let SourceEvent::Batch { decoded, .. } = reader.next(Budget { bytes: 64 << 10, ..Budget::default() }).unwrap() {
+        rows += decoded.counters.rows;
+        batches += 1;
+        assert!(ends.contains(&rows), "{rows}");
+    }
+    assert_eq!(Some(&rows), ends.last());
+    assert!(batches > 10);
+}
