@@ -147,7 +147,8 @@ fn alternatives(criterion: &mut Criterion) {
         });
     });
     group.bench_function("serde, other fields ignored", |bencher| {
-        bencher.iter(|| text.lines().filter(|line| sonic_rs::from_str::<Change>(line).is_ok_and(|change| change.op == "c")).count());
+        bencher
+            .iter(|| text.lines().filter(|line| sonic_rs::from_str::<Change>(line).is_ok_and(|change| change.op == "c")).count());
     });
     group.bench_function("tree per message", |bencher| {
         bencher.iter(|| {

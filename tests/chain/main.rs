@@ -42,7 +42,8 @@ impl Chain {
         let ports: Vec<String> = listeners.iter().map(|one| one.local_addr().unwrap().port().to_string()).collect();
         drop(listeners);
         let names = ["PG_PORT", "KAFKA_PORT", "CONTROLLER_PORT", "CONNECT_PORT"];
-        let done = Command::new(scripts().join("up.sh")).arg(&folder).envs(names.iter().zip(&ports)).stdout(Stdio::null()).status();
+        let done =
+            Command::new(scripts().join("up.sh")).arg(&folder).envs(names.iter().zip(&ports)).stdout(Stdio::null()).status();
         assert!(done.unwrap().success(), "the chain does not start");
         let env = std::fs::read_to_string(folder.join("env")).unwrap();
         let value = |name: &str| {
@@ -53,7 +54,11 @@ impl Chain {
     }
 
     fn psql(&self, arguments: &[&str]) -> String {
-        let output = Command::new(&self.psql).arg(&self.database).args(["-qAt", "-v", "ON_ERROR_STOP=1", "-P", "null=∅"]).args(arguments).output();
+        let output = Command::new(&self.psql)
+            .arg(&self.database)
+            .args(["-qAt", "-v", "ON_ERROR_STOP=1", "-P", "null=∅"])
+            .args(arguments)
+            .output();
         let output = output.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -134,7 +139,12 @@ fn tables() -> Vec<Table> {
             &["warehouse", "article"],
             "select * from stock",
         ),
-        table("shop.readings", &[("sensor", DataType::Utf8), ("value", DataType::Decimal128(8, 3))], &[], "select * from readings"),
+        table(
+            "shop.readings",
+            &[("sensor", DataType::Utf8), ("value", DataType::Decimal128(8, 3))],
+            &[],
+            "select * from readings",
+        ),
     ]
 }
 
@@ -154,7 +164,8 @@ impl Contents {
                 continue;
             };
             let options = FormatOptions::default().with_null("∅");
-            let columns: Vec<_> = rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+            let columns: Vec<_> =
+                rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
             for row in 0..rows.num_rows() {
                 let cells: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
                 let line = cells.join("|");
@@ -175,8 +186,11 @@ impl Contents {
     }
 
     fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> =
-            self.rows.values().flat_map(|(line, count)| std::iter::repeat_n(line.clone(), usize::try_from(*count).unwrap())).collect();
+        let mut lines: Vec<String> = self
+            .rows
+            .values()
+            .flat_map(|(line, count)| std::iter::repeat_n(line.clone(), usize::try_from(*count).unwrap()))
+            .collect();
         lines.sort();
         lines
     }
@@ -191,7 +205,9 @@ impl Contents {
                     self.apply(decoded, table.spec.key.len());
                 }
                 SourceEvent::Done => return,
-                SourceEvent::Idle { .. } | SourceEvent::Waiting { .. } if wanted.is_some_and(|wanted| self.lines() == wanted) => return,
+                SourceEvent::Idle { .. } | SourceEvent::Waiting { .. } if wanted.is_some_and(|wanted| self.lines() == wanted) => {
+                    return;
+                }
                 SourceEvent::Idle { .. } | SourceEvent::Waiting { .. } | SourceEvent::Notice(_) => {}
             }
             assert!(Instant::now() < deadline, "{}: {}", table.topic, difference(&self.lines(), wanted.unwrap_or_default()));
@@ -201,7 +217,8 @@ impl Contents {
 
 /// The first lines that only one side has.
 fn difference(read: &[String], wanted: &[String]) -> String {
-    let only = |one: &[String], other: &[String]| one.iter().filter(|line| !other.contains(line)).take(3).cloned().collect::<Vec<_>>();
+    let only =
+        |one: &[String], other: &[String]| one.iter().filter(|line| !other.contains(line)).take(3).cloned().collect::<Vec<_>>();
     format!("read but not there: {:#?}, there but not read: {:#?}", only(read, wanted), only(wanted, read))
 }
 

@@ -6,8 +6,8 @@ use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int16Array, Int32Array,
     Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
-use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::array::{BooleanBufferBuilder, NullBufferBuilder};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use arrow::error::ArrowError;
@@ -94,7 +94,9 @@ impl Column {
             DataType::Time64(_) | DataType::Time32(_) => Values::Time(Vec::with_capacity(rows)),
             DataType::Timestamp(_, _) => Values::Stamp(Vec::with_capacity(rows)),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Values::Text(Bytes::with_capacity(rows, rows * 8)),
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Values::Binary(Bytes::with_capacity(rows, rows * 8)),
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+                Values::Binary(Bytes::with_capacity(rows, rows * 8))
+            }
             other => {
                 return Err(SpecError::new(format!(
                     "column {} has type {other}, which no source can fill: declare it TEXT and cast it in a view",

@@ -50,7 +50,8 @@ impl CsvDecoder {
         let text = header.strip_prefix(BYTE_ORDER_MARK).unwrap_or(header);
         self.records.reset();
         self.records.read(text, true);
-        let names: Vec<String> = (0..self.records.count()).map(|at| String::from_utf8_lossy(self.records.field(at)).into_owned()).collect();
+        let names: Vec<String> =
+            (0..self.records.count()).map(|at| String::from_utf8_lossy(self.records.field(at)).into_owned()).collect();
         let found: Vec<_> = names
             .iter()
             .map(|name| match self.row.find(name) {
@@ -62,10 +63,8 @@ impl CsvDecoder {
         // Of several fields for one column the exactly named one counts, then the first.
         self.fields = (0..found.len())
             .map(|at| {
-                let better = |other: usize| {
-                    found[other].target == found[at].target
-                        && (found[at].loose, at) > (found[other].loose, other)
-                };
+                let better =
+                    |other: usize| found[other].target == found[at].target && (found[at].loose, at) > (found[other].loose, other);
                 if (0..found.len()).any(better) { super::shape::KNOWN } else { found[at].target }
             })
             .collect();
@@ -134,7 +133,8 @@ impl Decoder for CsvDecoder {
             self.rows.counters.inputs += 1;
             let first = self.rows.len();
             let (used, outcome) = if whole {
-                let metadata = Metadata { file: Some(file.as_ref()), row_number: i64::try_from(line).ok(), ..Metadata::default() };
+                let metadata =
+                    Metadata { file: Some(file.as_ref()), row_number: i64::try_from(line).ok(), ..Metadata::default() };
                 (raw.len(), self.record(&raw[lead..], &metadata))
             } else {
                 let used = memchr::memchr(b'\n', &raw[lead..]).map_or(raw.len(), |length| lead + length + 1);

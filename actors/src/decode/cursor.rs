@@ -7,16 +7,16 @@ use sonic_rs::reader::Reader as _;
 
 /// Why a JSON text cannot be read on.
 #[derive(Debug)]
-pub(crate) struct Fault(Box<String>);
+pub(crate) struct Fault(Box<str>);
 
 impl Fault {
     #[cold]
     pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Fault(Box::new(reason.into()))
+        Fault(reason.into().into_boxed_str())
     }
 
     pub(crate) fn into_reason(self) -> String {
-        *self.0
+        self.0.into_string()
     }
 }
 

@@ -38,17 +38,23 @@ impl Model {
             };
             rows_out += rows.num_rows() as u64;
             let options = FormatOptions::default().with_null("∅");
-            let columns: Vec<_> = rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+            let columns: Vec<_> =
+                rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
             for row in 0..rows.num_rows() {
-                let cells: Vec<String> =
-                    columns.iter().map(|column| column.value(row).try_to_string().unwrap_or_else(|_| "out of calendar".into())).collect();
+                let cells: Vec<String> = columns
+                    .iter()
+                    .map(|column| column.value(row).try_to_string().unwrap_or_else(|_| "out of calendar".into()))
+                    .collect();
                 let usual = if self.upsert { Op::Upsert } else { Op::Insert };
                 let op = match ops.as_ref().map(|ops| ops[row]) {
                     None => usual,
-                    Some(code) => *[Op::Insert, Op::Retract, Op::Upsert, Op::Delete].iter().find(|op| **op as u8 == code).unwrap(),
+                    Some(code) => {
+                        *[Op::Insert, Op::Retract, Op::Upsert, Op::Delete].iter().find(|op| **op as u8 == code).unwrap()
+                    }
                 };
                 self.ops.push(op);
-                let key: Vec<String> = if self.upsert { self.key.iter().map(|at| cells[*at].clone()).collect() } else { cells.clone() };
+                let key: Vec<String> =
+                    if self.upsert { self.key.iter().map(|at| cells[*at].clone()).collect() } else { cells.clone() };
                 match op {
                     Op::Upsert => _ = self.rows.insert(key, (cells, 1)),
                     Op::Delete => _ = self.rows.remove(&key),

@@ -76,7 +76,8 @@ fn parts(text: &[u8]) -> Result<Parts, NumberFault> {
             }
             b'.' if !after_point => after_point = true,
             b'e' | b'E' if seen => {
-                let given: i32 = std::str::from_utf8(&digits[at + 1..]).ok().and_then(|e| e.parse().ok()).ok_or(NumberFault::Syntax)?;
+                let given: i32 =
+                    std::str::from_utf8(&digits[at + 1..]).ok().and_then(|e| e.parse().ok()).ok_or(NumberFault::Syntax)?;
                 exponent = exponent.saturating_add(given);
                 break;
             }

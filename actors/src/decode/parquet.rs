@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Decimal128Array, Int32Array, Int64Array, StringArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Decimal128Array, Int32Array, Int64Array, StringArray,
+    new_null_array,
 };
 use arrow::compute::{CastOptions, cast, cast_with_options, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
@@ -100,7 +101,8 @@ impl BatchDecoder {
     /// A whole batch lacks a column that must be there: one error row says so for all.
     fn refuse_all(&mut self, file: &Arc<str>, first_row: u64, count: usize, column: &str) -> Result<(), DecodeError> {
         let last = first_row + (count as u64).saturating_sub(1);
-        let fault = Fault::new(format!("the file has no column {column}, which is NOT NULL: rows {first_row} to {last} are not taken"));
+        let fault =
+            Fault::new(format!("the file has no column {column}, which is NOT NULL: rows {first_row} to {last} are not taken"));
         self.rows.counters.errors += (count as u64).saturating_sub(1);
         self.rows.refuse(self.rows.len(), Place::File(Arc::clone(file), first_row), None, fault)
     }
@@ -129,7 +131,8 @@ impl BatchDecoder {
                 .unwrap_or_else(|_| new_null_array(target, column.len())),
         };
         if cast_column.null_count() > column.logical_null_count() {
-            let lenient = self.rows.spec.errors == ErrorPolicy::Null && field.is_nullable() && !self.rows.spec.key.contains(field.name());
+            let lenient =
+                self.rows.spec.errors == ErrorPolicy::Null && field.is_nullable() && !self.rows.spec.key.contains(field.name());
             for row in (0..column.len()).filter(|row| cast_column.is_null(*row) && !is_null(column, *row)) {
                 if lenient {
                     self.rows.counters.nulled_fields += 1;
@@ -193,7 +196,9 @@ fn require_values(column: &ArrayRef, name: &str, bad: &mut BadRows) {
 
 /// Floats as decimals, NULL where they do not fit.
 fn decimals(column: &ArrayRef, precision: u8, scale: i8) -> ArrayRef {
-    let Ok(floats) = cast(column, &DataType::Float64) else { return new_null_array(&DataType::Decimal128(precision, scale), column.len()) };
+    let Ok(floats) = cast(column, &DataType::Float64) else {
+        return new_null_array(&DataType::Decimal128(precision, scale), column.len());
+    };
     let single = column.data_type() == &DataType::Float32;
     let factor = 10_f64.powi(i32::from(scale));
     let limit = number::POWERS_OF_TEN[usize::from(precision.min(38))];
@@ -250,7 +255,9 @@ fn metadata(field: &Field, file: &Arc<str>, first_row: u64, count: usize) -> Arr
         "_file" => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(file.as_ref(), count))),
         "_row_number" => {
             let first = i64::try_from(first_row).unwrap_or(i64::MAX);
-            Arc::new(arrow::array::PrimitiveArray::<Int64Type>::from_iter_values((0_i64..).take(count).map(|row| first.saturating_add(row))))
+            Arc::new(arrow::array::PrimitiveArray::<Int64Type>::from_iter_values(
+                (0_i64..).take(count).map(|row| first.saturating_add(row)),
+            ))
         }
         "_partition" => Arc::new(Int32Array::new_null(count)),
         _ => return new_null_array(field.data_type(), count),

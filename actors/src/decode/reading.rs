@@ -101,7 +101,9 @@ impl Reading {
             Values::Stamp(values) => {
                 let micros = self.micros("a timestamp", text)?;
                 values.push(match self.zone {
-                    Some(zone) if self.local_numbers => zone.to_utc(micros).ok_or_else(|| self.unexpected("a timestamp", text))?,
+                    Some(zone) if self.local_numbers => {
+                        zone.to_utc(micros).ok_or_else(|| self.unexpected("a timestamp", text))?
+                    }
                     _ => micros,
                 });
             }
@@ -196,9 +198,12 @@ impl Reading {
                 "false" | "f" | "FALSE" | "False" | "F" | "0" | "no" | "n" | "off" => self.truth(column, false),
                 other => Err(self.unexpected("true or false", other.as_bytes())),
             },
-            Values::Int16(_) | Values::Int32(_) | Values::Int64(_) | Values::Float32(_) | Values::Float64(_) | Values::Decimal(_) => {
-                self.number(column, text.trim().as_bytes())
-            }
+            Values::Int16(_)
+            | Values::Int32(_)
+            | Values::Int64(_)
+            | Values::Float32(_)
+            | Values::Float64(_)
+            | Values::Decimal(_) => self.number(column, text.trim().as_bytes()),
             Values::Time(_) | Values::Stamp(_) if self.unit.is_some() => self.number(column, text.trim().as_bytes()),
             Values::Date(_) | Values::Time(_) | Values::Stamp(_) => self.text(column, text.trim()),
             Values::Text(_) | Values::Binary(_) => self.text(column, text),
@@ -219,7 +224,10 @@ impl Reading {
 
     fn micros(&self, what: &str, text: &[u8]) -> Result<i64, ValueFault> {
         let Some(unit) = self.unit else {
-            return Err(format!("{} is a number where {what} is written as text: set time_format to epoch_ms or its like", shown(text)));
+            return Err(format!(
+                "{} is a number where {what} is written as text: set time_format to epoch_ms or its like",
+                shown(text)
+            ));
         };
         let number = number::integer(text).map_err(|fault| self.fault(fault, text))?;
         unit.to_micros(number).ok_or_else(|| self.fault(NumberFault::Range, text))

@@ -16,51 +16,10 @@ use super::shape::{Found, KNOWN, Shape, Target, UNKNOWN};
 use super::spec::{DecodeSpec, EnvelopeMode, ErrorPolicy, SpecError};
 use super::{Counters, DecodeError, Decoded};
 
-/// What a message says of itself, for metadata columns.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Metadata<'a> {
-    pub(crate) op: Option<u8>,
-    /// Microseconds since 1970.
-    pub(crate) source_ts: Option<i64>,
-    pub(crate) lsn: Option<i64>,
-    pub(crate) tx_id: Option<i64>,
-    pub(crate) topic: Option<&'a str>,
-    pub(crate) partition: Option<i64>,
-    pub(crate) offset: Option<i64>,
-    pub(crate) file: Option<&'a str>,
-    pub(crate) row_number: Option<i64>,
-}
+mod metadata;
 
-/// Which metadata column one is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meta {
-    Op,
-    SourceTs,
-    Lsn,
-    TxId,
-    Topic,
-    Partition,
-    Offset,
-    File,
-    RowNumber,
-}
-
-impl Meta {
-    fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "_op" => Meta::Op,
-            "_source_ts" => Meta::SourceTs,
-            "_lsn" => Meta::Lsn,
-            "_tx_id" => Meta::TxId,
-            "_topic" => Meta::Topic,
-            "_partition" => Meta::Partition,
-            "_offset" => Meta::Offset,
-            "_file" => Meta::File,
-            "_row_number" => Meta::RowNumber,
-            _ => return None,
-        })
-    }
-}
+use metadata::Meta;
+pub(crate) use metadata::Metadata;
 
 /// How a field of the row at hand was found.
 const ABSENT: u8 = 0;
@@ -150,7 +109,8 @@ impl Rows {
     /// The shape of an object of which only the key is read.
     pub(crate) fn key_shape(&self) -> Shape {
         let schema = &self.spec.schema;
-        let key = self.key.iter().filter_map(|place| Some((schema.field(*place).name().as_str(), Target::try_from(*place).ok()?)));
+        let key =
+            self.key.iter().filter_map(|place| Some((schema.field(*place).name().as_str(), Target::try_from(*place).ok()?)));
         Shape::new(key, true)
     }
 
@@ -166,7 +126,8 @@ impl Rows {
 
     /// Rows gathered since the last hand-out.
     pub(crate) fn pending(&self) -> usize {
-        let done: usize = self.done.iter().map(|batch| if let InputBatch::Rows { rows, .. } = batch { rows.num_rows() } else { 0 }).sum();
+        let done: usize =
+            self.done.iter().map(|batch| if let InputBatch::Rows { rows, .. } = batch { rows.num_rows() } else { 0 }).sum();
         done + self.len()
     }
 
@@ -358,7 +319,10 @@ impl Rows {
         let rows = self.len();
         for place in &self.key {
             if self.columns[*place].len() == rows {
-                return Err(Fault::new(format!("the message does not say column {} of the key", self.columns[*place].field.name())));
+                return Err(Fault::new(format!(
+                    "the message does not say column {} of the key",
+                    self.columns[*place].field.name()
+                )));
             }
         }
         for place in &self.data {
@@ -386,29 +350,7 @@ impl Rows {
     #[inline]
     pub(crate) fn commit(&mut self, op: Op, metadata: &Metadata<'_>) {
         for (place, meta) in &self.metadata {
-            let column = &mut self.columns[*place];
-            let number = |column: &mut Column, value: Option<i64>| match value {
-                Some(value) => column.push_integer(value),
-                None => column.push_null(),
-            };
-            let text = |column: &mut Column, value: Option<&str>| match value {
-                Some(value) => column.push_text(value),
-                None => column.push_null(),
-            };
-            match meta {
-                Meta::Op => {
-                    let letter = metadata.op.map(|op| [op]);
-                    text(column, letter.as_ref().and_then(|letter| std::str::from_utf8(letter).ok()));
-                }
-                Meta::SourceTs => number(column, metadata.source_ts),
-                Meta::Lsn => number(column, metadata.lsn),
-                Meta::TxId => number(column, metadata.tx_id),
-                Meta::Topic => text(column, metadata.topic),
-                Meta::Partition => number(column, metadata.partition),
-                Meta::Offset => number(column, metadata.offset),
-                Meta::File => text(column, metadata.file),
-                Meta::RowNumber => number(column, metadata.row_number),
-            }
+            meta.write(&mut self.columns[*place], metadata);
         }
         self.ops.push(op as u8);
         self.counters.rows += 1;
@@ -469,7 +411,8 @@ impl Rows {
     }
 
     fn batch(&mut self, count: usize) -> Result<RecordBatch, arrow::error::ArrowError> {
-        let arrays = self.columns.iter_mut().map(Column::finish).collect::<Vec<_>>().into_iter().collect::<Result<Vec<_>, _>>()?;
+        let arrays =
+            self.columns.iter_mut().map(Column::finish).collect::<Vec<_>>().into_iter().collect::<Result<Vec<_>, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         RecordBatch::try_new_with_options(SchemaRef::clone(&self.spec.schema), arrays, &options)
     }

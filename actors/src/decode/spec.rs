@@ -177,7 +177,10 @@ impl DecodeSpec {
             }
         }
         if self.envelope == EnvelopeMode::Upsert && self.key.is_empty() {
-            return Err(SpecError::new(format!("{} has no primary key, which upsert needs: declare one or set envelope", self.name)));
+            return Err(SpecError::new(format!(
+                "{} has no primary key, which upsert needs: declare one or set envelope",
+                self.name
+            )));
         }
         Ok(())
     }

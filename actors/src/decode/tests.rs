@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, Int64Array, NullArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, Int64Array, NullArray, TimestampMicrosecondArray,
+};
 use arrow::compute::sum;
 use arrow::datatypes::Decimal128Type;
 use proptest::prelude::*;
@@ -31,8 +33,13 @@ fn decode_text(spec: &DecodeSpec, text: &[u8], chunk: usize) -> Model {
     while start < body.len() {
         end = (end + chunk).min(body.len());
         let bytes = &body[start..end];
-        let input =
-            Input::Lines { file: &file, first_line: line, bytes, header: (!header.is_empty()).then_some(header), last: end == body.len() };
+        let input = Input::Lines {
+            file: &file,
+            first_line: line,
+            bytes,
+            header: (!header.is_empty()).then_some(header),
+            last: end == body.len(),
+        };
         let used = decoder.decode(input).unwrap();
         line += bytes[..used].iter().filter(|byte| **byte == b'\n').count() as u64;
         start += used;
@@ -67,7 +74,8 @@ fn real_data() -> Option<PathBuf> {
 
 #[test]
 fn csv_as_people_write_it() {
-    let declared = schema([("id!", INT), ("name", TEXT), ("price", MONEY), ("at", STAMP), ("ok", DataType::Boolean), ("absent", INT)]);
+    let declared =
+        schema([("id!", INT), ("name", TEXT), ("price", MONEY), ("at", STAMP), ("ok", DataType::Boolean), ("absent", INT)]);
     let mut spec = spec(declared, &["id"], Format::Csv);
     spec.null_markers = vec!["NA".into()];
     let text = "\u{feff}ID,name,other,price, at ,ok\n\
@@ -143,7 +151,8 @@ fn messages_of_plain_formats() {
     for (format, value) in [(Format::Json, &b"{\"id\":1,\"name\":\"a\"}"[..]), (Format::Csv, b"1,a")] {
         let spec = Arc::new(spec(declared.clone(), &["id"], format));
         let mut decoder = decoder(&spec).unwrap();
-        let message = |offset, value| Input::Message(Message { topic: &topic, partition: 0, offset, key: Some(b"{\"id\":1}"), value });
+        let message =
+            |offset, value| Input::Message(Message { topic: &topic, partition: 0, offset, key: Some(b"{\"id\":1}"), value });
         decoder.decode(message(0, Some(value))).unwrap();
         decoder.decode(message(1, Some(b"\"{"))).unwrap();
         let mut model = Model::new(&spec);
@@ -158,7 +167,9 @@ fn messages_of_plain_formats() {
 /// Batches whose column types differ from the declared ones, as month files' do.
 fn drifting() -> Vec<RecordBatch> {
     let stamps = |values: Vec<i64>| Arc::new(TimestampMicrosecondArray::from(values)) as ArrayRef;
-    let batch = |columns: Vec<(&str, ArrayRef)>| RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
+    let batch = |columns: Vec<(&str, ArrayRef)>| {
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap()
+    };
     vec![
         batch(vec![
             ("ID", Arc::new(Int32Array::from(vec![1, 2])) as ArrayRef),
@@ -179,7 +190,8 @@ fn drifting() -> Vec<RecordBatch> {
 
 #[test]
 fn batches_whose_types_drift() {
-    let declared = schema([("id!", BIGINT), ("riders", INT), ("fare", MONEY), ("fee", MONEY), ("at", stamp_utc()), ("_row_number", BIGINT)]);
+    let declared =
+        schema([("id!", BIGINT), ("riders", INT), ("fare", MONEY), ("fee", MONEY), ("at", stamp_utc()), ("_row_number", BIGINT)]);
     let mut spec = spec(declared.project(&[0, 1, 2, 3, 4]).map(Arc::new).unwrap(), &["id"], Format::Parquet);
     (spec.schema, spec.zone) = (declared, "-05:00".parse().unwrap());
     let spec = Arc::new(spec);
@@ -220,7 +232,8 @@ fn a_parquet_file_is_read_by_columns() {
     assert!(model.reasons()[0].contains("no column must"), "{:?}", model.reasons());
     std::fs::write(folder.path().join("b.parquet"), b"PAR1 no parquet").unwrap();
     let options = FilesOptions { watch: false, ..FilesOptions::new(folder.path(), "b.parquet") };
-    let mut reader = open(options, Arc::new(spec(schema([("id", BIGINT)]), &[], Format::Parquet)), &Positions::default()).unwrap();
+    let mut reader =
+        open(options, Arc::new(spec(schema([("id", BIGINT)]), &[], Format::Parquet)), &Positions::default()).unwrap();
     assert!(reader.next(Budget::default()).unwrap_err().to_string().contains("b.parquet cannot be read as Parquet"));
 }
 
@@ -263,15 +276,20 @@ fn real_month_files_add_up() {
         ("2023-01", 68_211, 148_627_522),
         ("2023-02", 64_809, 141_831_750),
     ] {
-        let (count, total, _) = total_of(&data, &format!("trips_green/*{month}.parquet"), spec(green.clone(), &[], Format::Parquet));
+        let (count, total, _) =
+            total_of(&data, &format!("trips_green/*{month}.parquet"), spec(green.clone(), &[], Format::Parquet));
         assert_eq!((count, total), (rows, cents), "{month}");
     }
-    let yellow = schema([("pickup_datetime", STAMP), ("passenger_count", INT), ("congestion_surcharge", MONEY), ("total_amount", MONEY)]);
+    let yellow =
+        schema([("pickup_datetime", STAMP), ("passenger_count", INT), ("congestion_surcharge", MONEY), ("total_amount", MONEY)]);
     let (count, _, errors) = total_of(&data, "trips_yellow/*.csv", spec(yellow, &[], Format::Csv));
     assert_eq!((count, errors), (240_000, 0));
     let weather = schema([("full_time!", stamp_utc()), ("temperature_2m (°C)", DataType::Float64), ("rain (mm)", MONEY)]);
-    let (count, _, errors) = total_of(&data, "weather/NYC*.csv", spec(weather, &["full_time"], Format::Csv));
-    assert_eq!((count, errors), (59_760, 0));
+    let spec = DecodeSpec { null_markers: vec!["NaN".into()], ..spec(weather, &["full_time"], Format::Csv) };
+    let mut model = Model::new(&spec);
+    read_files(&data, "weather/NYC*.csv", spec, |decoded| model.apply(decoded));
+    assert_eq!((model.rows().len(), model.errors.len()), (59_760, 0));
+    assert_eq!(model.rows().iter().filter(|(row, _)| row[1] == "∅").count(), 168, "the last week is not measured yet");
 }
 
 /// Rows, the sum of the last column in hundredths, and errors.
@@ -316,7 +334,14 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 }
 
 fn all_kinds() -> SchemaRef {
-    schema([("id!", BIGINT), ("name", TEXT), ("price", MONEY), ("weight", DataType::Float64), ("ok", DataType::Boolean), ("at", STAMP)])
+    schema([
+        ("id!", BIGINT),
+        ("name", TEXT),
+        ("price", MONEY),
+        ("weight", DataType::Float64),
+        ("ok", DataType::Boolean),
+        ("at", STAMP),
+    ])
 }
 
 impl Row {

@@ -103,8 +103,10 @@ impl TimeText {
             let mut parsed = Parsed::new();
             chrono::format::parse(&mut parsed, text, items.iter()).ok()?;
             let time = parsed.to_naive_time().ok()?;
-            return Some(i64::from(chrono::Timelike::num_seconds_from_midnight(&time)) * 1_000_000
-                + i64::from(chrono::Timelike::nanosecond(&time) / 1000));
+            return Some(
+                i64::from(chrono::Timelike::num_seconds_from_midnight(&time)) * 1_000_000
+                    + i64::from(chrono::Timelike::nanosecond(&time) / 1000),
+            );
         }
         let (micros, rest) = clock(text.as_bytes())?;
         (rest.is_empty() || rest == b"Z" || offset(rest).is_some()).then_some(micros)
@@ -128,12 +130,12 @@ fn by_pattern(text: &str, items: &[Item<'static>]) -> Option<(i64, Option<i32>)>
 /// `date`, `date time`, `dateTtime`, each with `Z` or an offset or nothing after it.
 fn iso_stamp(text: &[u8]) -> Option<(i64, Option<i32>)> {
     let (days, rest) = iso_date(text)?;
-    let midnight = days.checked_mul(DAY)?;
     let (micros, rest) = match rest.first() {
         Some(b'T' | b't' | b' ') if rest.get(1).is_some_and(u8::is_ascii_digit) => clock(&rest[1..])?,
         _ => (0, rest),
     };
-    let local = midnight.checked_add(micros)?;
+    // The midnight of the first day that fits does not fit itself.
+    let local = i64::try_from(i128::from(days) * i128::from(DAY) + i128::from(micros)).ok()?;
     let rest = rest.trim_ascii_start();
     match rest {
         b"" => Some((local, None)),
@@ -179,9 +181,8 @@ fn clock(text: &[u8]) -> Option<(i64, &[u8])> {
             if length == 0 {
                 return None;
             }
-            for at in 0..6 {
-                micros = micros * 10 + if at < length { i64::from(places[at] - b'0') } else { 0 };
-            }
+            let digits = places[..length].iter().map(|byte| i64::from(byte - b'0'));
+            micros = digits.chain(std::iter::repeat(0)).take(6).fold(0, |micros, digit| micros * 10 + digit);
             if length > 6 && places[6] >= b'5' {
                 micros += 1;
             }
@@ -239,11 +240,15 @@ mod tests {
         }
         assert_eq!(iso("2016-01-01T05:00"), iso("2016-01-01 05:00:00"));
         assert_eq!(iso("1970-01-02"), Some(DAY));
-        assert_eq!(iso("-4712-01-01T00:00:00.000000Z"), 
-            NaiveDate::from_ymd_opt(-4712, 1, 1).map(|date| i64::from(date.to_epoch_days()) * DAY));
+        assert_eq!(
+            iso("-4712-01-01T00:00:00.000000Z"),
+            NaiveDate::from_ymd_opt(-4712, 1, 1).map(|date| i64::from(date.to_epoch_days()) * DAY)
+        );
         assert_eq!(iso("+294247-01-10T04:00:25.200000Z"), Some(INFINITY));
         assert_eq!(iso("infinity"), Some(INFINITY));
-        for wrong in ["", "2024-3-10", "2024-02-30", "2024-03-10T25:00", "2024-03-10T07:30:00.", "yesterday", "2024-03-10 07:30 EST"] {
+        for wrong in
+            ["", "2024-3-10", "2024-02-30", "2024-03-10T25:00", "2024-03-10T07:30:00.", "yesterday", "2024-03-10 07:30 EST"]
+        {
             assert_eq!(iso(wrong), None, "{wrong}");
         }
     }
@@ -253,7 +258,11 @@ mod tests {
         let fixed = Some(Zone::Fixed(-18_000));
         assert_eq!(TimeText::Iso.stamp("2024-01-01 00:00:00", fixed), iso("2024-01-01 05:00:00"));
         assert_eq!(TimeText::Iso.stamp("2024-01-01 00:00:00Z", fixed), iso("2024-01-01 00:00:00"));
-        assert_eq!(TimeText::Iso.stamp("2024-01-01 00:00:00+03", None), iso("2024-01-01 00:00:00"), "TIMESTAMP keeps the wall clock");
+        assert_eq!(
+            TimeText::Iso.stamp("2024-01-01 00:00:00+03", None),
+            iso("2024-01-01 00:00:00"),
+            "TIMESTAMP keeps the wall clock"
+        );
     }
 
     #[test]
@@ -261,7 +270,10 @@ mod tests {
         let pattern = TimeText::from_option(Some("%m/%d/%Y %I:%M %p")).unwrap();
         assert_eq!(pattern.stamp("03/10/2024 07:30 PM", Some(Zone::Utc)), iso("2024-03-10 19:30:00"));
         assert_eq!(TimeText::from_option(Some("%d.%m.%Y")).unwrap().date("10.03.2024"), Some(19_792));
-        assert_eq!(TimeText::from_option(Some("%Y-%m-%d %H:%M %z")).unwrap().stamp("2024-03-10 02:30 -0500", Some(Zone::Utc)), iso("2024-03-10 07:30"));
+        assert_eq!(
+            TimeText::from_option(Some("%Y-%m-%d %H:%M %z")).unwrap().stamp("2024-03-10 02:30 -0500", Some(Zone::Utc)),
+            iso("2024-03-10 07:30")
+        );
         assert!(TimeText::from_option(Some("seconds")).is_err());
         assert_eq!(Unit::Milliseconds.to_micros(-1), Some(-1000));
         assert_eq!(Unit::Nanoseconds.to_micros(-1), Some(-1));

@@ -54,7 +54,9 @@ impl FromStr for Zone {
             return Ok(Zone::Fixed(seconds));
         }
         text.parse().map(Zone::Named).map_err(|_| {
-            SpecError::new(format!("time_zone {text} is unknown: give a name such as America/New_York or an offset such as -05:00"))
+            SpecError::new(format!(
+                "time_zone {text} is unknown: give a name such as America/New_York or an offset such as -05:00"
+            ))
         })
     }
 }

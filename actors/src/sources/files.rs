@@ -85,7 +85,15 @@ impl FilesOptions {
 pub fn open(options: FilesOptions, spec: Arc<DecodeSpec>, from: &Positions) -> Result<Box<dyn SourceReader>, SourceError> {
     decoder(&spec)?; // so that a contradiction is known now and not when the first file comes
     let listing = Listing::new(&options, &spec, from.clone())?;
-    Ok(Box::new(FilesReader { options, spec, listing, queue: VecDeque::new(), ranges: None, current: None, next_look: Instant::now() }))
+    Ok(Box::new(FilesReader {
+        options,
+        spec,
+        listing,
+        queue: VecDeque::new(),
+        ranges: None,
+        current: None,
+        next_look: Instant::now(),
+    }))
 }
 
 /// The format that a file name's suffix says, passing over `.gz` and `.zst`: csv, tsv (CSV with tabs), parquet, ndjson, jsonl, json.
@@ -138,7 +146,7 @@ impl FilesReader {
                     Some(workers) => workers,
                     None => ranges::Workers::start(self.options.threads.max(1), &self.spec)?,
                 };
-                let reading = ranges::Ranges::open(file, &workers)?;
+                let reading = ranges::Ranges::open(file, &workers, self.spec.format == Format::DebeziumJson)?;
                 self.ranges = Some(workers);
                 Box::new(reading)
             }

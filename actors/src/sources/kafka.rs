@@ -77,8 +77,9 @@ pub fn open(options: KafkaOptions, spec: Arc<DecodeSpec>, from: &Positions) -> R
     for (name, value) in &options.properties {
         config.set(name, value);
     }
-    let consumer: BaseConsumer<Watch> =
-        config.create_with_context(Watch::default()).map_err(|error| SourceError::Kafka(format!("a setting is wrong: {error}")))?;
+    let consumer: BaseConsumer<Watch> = config
+        .create_with_context(Watch::default())
+        .map_err(|error| SourceError::Kafka(format!("a setting is wrong: {error}")))?;
     Ok(Box::new(KafkaReader {
         topic: options.topic.as_str().into(),
         options,
@@ -137,7 +138,8 @@ impl KafkaReader {
             .fetch_metadata(Some(&self.topic), timeout)
             .map_err(|error| format!("broker {brokers} cannot be reached: {error}"))?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic.as_ref());
-        let found: Vec<i32> = topic.map_or_else(Vec::new, |topic| topic.partitions().iter().map(|partition| partition.id()).collect());
+        let found: Vec<i32> =
+            topic.map_or_else(Vec::new, |topic| topic.partitions().iter().map(|partition| partition.id()).collect());
         if found.is_empty() {
             let why = topic.and_then(|topic| topic.error()).map(|error| format!(" ({})", RDKafkaErrorCode::from(error)));
             return Err(format!("topic {} is not there yet on {brokers}{}", self.topic, why.unwrap_or_default()));
@@ -209,7 +211,13 @@ impl KafkaReader {
                         continue;
                     }
                     let (key, value) = (message.key(), message.payload());
-                    partition.decoder.decode(Input::Message(Message { topic: &self.topic, partition: id, offset, key, value }))?;
+                    partition.decoder.decode(Input::Message(Message {
+                        topic: &self.topic,
+                        partition: id,
+                        offset,
+                        key,
+                        value,
+                    }))?;
                     partition.next = offset + 1;
                     partition.moved = true;
                     partition.finished = partition.stop == Some(offset + 1);
@@ -226,7 +234,9 @@ impl KafkaReader {
                         partition.finished = true;
                     }
                 }
-                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))) => {
+                Some(Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+                ))) => {
                     self.start_again();
                     return Ok(());
                 }

@@ -53,7 +53,9 @@ impl Fingerprint {
     /// Hashes the beginning of a file's content.
     pub fn of(beginning: &[u8]) -> Self {
         let beginning = &beginning[..beginning.len().min(Self::LENGTH_MAX)];
-        let hash = beginning.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = beginning
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         Fingerprint { length: beginning.len() as u64, hash }
     }
 }

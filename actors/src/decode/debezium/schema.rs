@@ -65,7 +65,9 @@ fn refine(reading: &mut Reading, part: &Part) {
         reading.local_numbers = local;
     };
     match part.name.as_deref() {
-        Some("io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp") => times(Some(Unit::Milliseconds), true, reading),
+        Some("io.debezium.time.Timestamp" | "org.apache.kafka.connect.data.Timestamp") => {
+            times(Some(Unit::Milliseconds), true, reading)
+        }
         Some("io.debezium.time.MicroTimestamp") => times(Some(Unit::Microseconds), true, reading),
         Some("io.debezium.time.NanoTimestamp") => times(Some(Unit::Nanoseconds), true, reading),
         Some("io.debezium.time.Time" | "org.apache.kafka.connect.data.Time") => times(Some(Unit::Milliseconds), true, reading),

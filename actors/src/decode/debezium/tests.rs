@@ -103,7 +103,8 @@ fn every_setting_of_the_taxi_database_comes_to_the_same_end() {
     ];
     for (setting, with) in settings {
         let of = |table: &str, columns: SchemaRef| replay(&format!("{setting}/lakehouse.{table}"), &with(spec(columns, &["id"])));
-        let (trips, vendors, payment_types) = (of("trips", trips()), of("vendors", vendors()), of("payment_types", payment_types()));
+        let (trips, vendors, payment_types) =
+            (of("trips", trips()), of("vendors", vendors()), of("payment_types", payment_types()));
         for model in [&trips, &vendors, &payment_types] {
             assert!(model.errors.is_empty(), "{setting}: {:?}", model.reasons());
             assert_eq!(model.counters.ignored_fields, 0, "{setting}");
@@ -204,7 +205,8 @@ fn every_kind_of_value_in_every_setting() {
     };
     let plain = schema(columns);
     let declared: SchemaRef = Arc::new(arrow::datatypes::Schema::new(plain.fields().iter().map(coarse).collect::<Vec<_>>()));
-    let with = |decimals, times| DecodeSpec { decimal_handling: decimals, time_precision: times, ..spec(declared.clone(), &["id"]) };
+    let with =
+        |decimals, times| DecodeSpec { decimal_handling: decimals, time_precision: times, ..spec(declared.clone(), &["id"]) };
     for (setting, spec, micros) in [
         ("types_precise", with(DecimalHandling::Precise, TimePrecision::Adaptive), "123456"),
         ("types_microseconds", with(DecimalHandling::String, TimePrecision::AdaptiveTimeMicroseconds), "123456"),
@@ -224,8 +226,25 @@ fn every_kind_of_value_in_every_setting() {
         let row = model.row("1");
         let stamp = format!("2024-03-10T02:30:00.{micros}");
         let expected = [
-            "1", "∅", "7", "1.5", "2.25", "0.05", "12345.678900000", "3.141590", "00ff10", "2024-03-10",
-            &format!("02:30:00.{micros}"), &stamp, "2024-03-10T07:30:00.123456Z", "∅", "∅", "[1,2,3,4]", "2024-03-10T02:30:00.123", "02:30:01", "07:30:00.5Z",
+            "1",
+            "∅",
+            "7",
+            "1.5",
+            "2.25",
+            "0.05",
+            "12345.678900000",
+            "3.141590",
+            "00ff10",
+            "2024-03-10",
+            &format!("02:30:00.{micros}"),
+            &stamp,
+            "2024-03-10T07:30:00.123456Z",
+            "∅",
+            "∅",
+            "[1,2,3,4]",
+            "2024-03-10T02:30:00.123",
+            "02:30:01",
+            "07:30:00.5Z",
         ];
         assert_eq!(row, expected, "{setting}");
         assert_eq!(model.row("12")[4], "NaN", "{setting}");

@@ -25,7 +25,10 @@ fn decimals_are_rounded_half_to_even_from_their_digits() {
     }
     assert_eq!(decimal(b"99999999.995", 10, 2), Err(NumberFault::Range));
     assert_eq!(decimal(b"1e30", 10, 2), Err(NumberFault::Range));
-    assert_eq!(decimal(b"12345678901234567890123456789.123456789", 38, 9), Ok(12_345_678_901_234_567_890_123_456_789_123_456_789));
+    assert_eq!(
+        decimal(b"12345678901234567890123456789.123456789", 38, 9),
+        Ok(12_345_678_901_234_567_890_123_456_789_123_456_789)
+    );
     for wrong in ["", "-", ".", "1.2.3", "NaN", "1e", "0x1", "1 "] {
         assert_eq!(decimal(wrong.as_bytes(), 10, 2), Err(NumberFault::Syntax), "{wrong}");
     }

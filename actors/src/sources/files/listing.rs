@@ -54,7 +54,10 @@ pub(super) enum Look {
 /// What there is to do with a file.
 enum Need {
     Nothing,
-    Read { bytes: u64, rows: u64 },
+    Read {
+        bytes: u64,
+        rows: u64,
+    },
     /// It is not the file that was read before; why one can say so.
     Replaced(&'static str),
 }
@@ -81,7 +84,8 @@ impl Listing {
         } else {
             Path::new(&glob::Pattern::escape(&folder)).join(&options.path).display().to_string()
         };
-        glob::Pattern::new(&pattern).map_err(|error| SourceError::Options(format!("path {} is not a glob: {error}", options.path)))?;
+        glob::Pattern::new(&pattern)
+            .map_err(|error| SourceError::Options(format!("path {} is not a glob: {error}", options.path)))?;
         Ok(Listing {
             pattern,
             folder: options.folder.clone(),
@@ -101,7 +105,8 @@ impl Listing {
 
     /// Looks for files with something to read, in the order of their names. `upsert`: replaced files are read again.
     pub(super) fn look(&mut self, upsert: bool) -> Result<Look, SourceError> {
-        let options = glob::MatchOptions { require_literal_separator: true, require_literal_leading_dot: true, case_sensitive: true };
+        let options =
+            glob::MatchOptions { require_literal_separator: true, require_literal_leading_dot: true, case_sensitive: true };
         let paths = glob::glob_with(&self.pattern, options).map_err(|error| SourceError::Options(error.to_string()))?;
         let (mut files, mut any) = (Vec::new(), false);
         for path in paths {
@@ -149,7 +154,8 @@ impl Listing {
     }
 
     fn need(&self, name: &str, path: &Path, size: u64, modified: i64) -> std::io::Result<(Need, Fingerprint)> {
-        let Some(Position::File { size: old_size, modified: old_modified, fingerprint, bytes, rows, done }) = self.positions.get(name)
+        let Some(Position::File { size: old_size, modified: old_modified, fingerprint, bytes, rows, done }) =
+            self.positions.get(name)
         else {
             return Ok((Need::Read { bytes: 0, rows: 0 }, beginning(path, Fingerprint::LENGTH_MAX as u64)?));
         };

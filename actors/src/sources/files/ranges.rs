@@ -1,4 +1,5 @@
-//! JSON lines of an uncompressed file, decoded by several threads: the file is cut into ranges at line ends, each thread reads and
+//! JSON lines of an uncompressed file, decoded by several threads: the file is cut into ranges at line ends (and, for change
+//! messages, between two transactions), each thread reads and
 //! decodes one range after the other, and the results are handed out in the order of the ranges.
 //!
 //! How many lines came before a range is known only once the ranges before it are decoded. So each range is decoded with its own
@@ -19,8 +20,12 @@ use crate::sources::{Budget, SourceError};
 
 /// A line may be this long, in bytes.
 const LINE_MAX: u64 = 256 << 20;
+/// A transaction that goes on for longer than this after a range's end is split.
+const TRANSACTION_MAX: u64 = 64 << 20;
 /// Bytes looked at at once for a line's end.
 const PROBE: usize = 16 << 10;
+
+type Outcome = Result<RangeDone, SourceError>;
 
 /// A range to read and decode.
 struct Job {
@@ -33,7 +38,7 @@ struct Job {
     lines_before: Receiver<u64>,
     /// Lines before the next one.
     lines_after: Sender<u64>,
-    outcome: Sender<Result<RangeDone, SourceError>>,
+    outcome: Sender<Outcome>,
 }
 
 struct RangeDone {
@@ -81,7 +86,7 @@ impl Drop for Workers {
     }
 }
 
-fn run(job: &Job, decoder: &mut dyn Decoder, buffer: &mut Vec<u8>) -> Result<RangeDone, SourceError> {
+fn run(job: &Job, decoder: &mut dyn Decoder, buffer: &mut Vec<u8>) -> Outcome {
     let length = usize::try_from(job.end - job.start).unwrap_or(usize::MAX);
     if buffer.len() < length {
         buffer.resize(length, 0);
@@ -119,21 +124,33 @@ fn with_line(mut error: DecodeError, lines_before: u64) -> DecodeError {
     error
 }
 
+/// The number of the transaction that a change message belongs to: a range may end before a message without one. The last field of
+/// that name is the one in `source`, which comes after the row; if it is not, a transaction is split and nothing else is wrong.
+fn transaction_of(line: &[u8]) -> Option<&[u8]> {
+    const FIELD: &[u8] = b"\"txId\":";
+    let number = &line[memchr::memmem::rfind(line, FIELD)? + FIELD.len()..];
+    let length = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (length > 0).then(|| &number[..length])
+}
+
 /// One file.
 pub(super) struct Ranges {
     file: Arc<FileToRead>,
     handle: Arc<File>,
     jobs: Sender<Job>,
     ahead: usize,
+    transactions: bool,
     /// Where the next range begins.
     start: u64,
-    waiting: VecDeque<(u64, u64, Receiver<Result<RangeDone, SourceError>>)>,
+    /// Ranges given to the threads: beginning, end, what comes of them.
+    waiting: VecDeque<(u64, u64, Receiver<Outcome>)>,
     lines: Receiver<u64>,
     finished: bool,
 }
 
 impl Ranges {
-    pub(super) fn open(file: &FileToRead, workers: &Workers) -> Result<Self, SourceError> {
+    /// Opens a file. `transactions`: its lines are change messages, and a range must not end within a transaction.
+    pub(super) fn open(file: &FileToRead, workers: &Workers, transactions: bool) -> Result<Self, SourceError> {
         let handle = File::open(&file.path).map_err(|error| file.error(error))?;
         let (first, lines) = bounded(1);
         // There is room for one, so this cannot fail.
@@ -144,15 +161,38 @@ impl Ranges {
             handle: Arc::new(handle),
             jobs: workers.jobs.clone(),
             ahead: workers.count + 1,
+            transactions,
             waiting: VecDeque::new(),
             lines,
             finished: false,
         })
     }
 
-    /// Where the line ends that the byte before `from` is on, or the end of the file.
+    /// Where a range that should end about here ends: after a whole line, and after a whole transaction if there are any.
+    fn range_end(&self, about: u64) -> Result<u64, SourceError> {
+        let mut end = self.line_end(about.saturating_sub(1).max(self.start))?;
+        if !self.transactions {
+            return Ok(end);
+        }
+        let mut before: Option<Vec<u8>> = None;
+        let latest = end.saturating_add(TRANSACTION_MAX);
+        while end < self.file.size && end < latest {
+            let next = self.line_end(end)?;
+            let mut line = vec![0; usize::try_from(next - end).unwrap_or(0)];
+            self.handle.read_exact_at(&mut line, end).map_err(|error| self.file.error(error))?;
+            let Some(transaction) = transaction_of(&line) else { return Ok(end) };
+            if before.as_deref().is_some_and(|before| before != transaction) {
+                return Ok(end);
+            }
+            before = Some(transaction.to_vec());
+            end = next;
+        }
+        Ok(end)
+    }
+
+    /// Where the line ends that the byte `from` is on, or the end of the file.
     fn line_end(&self, from: u64) -> Result<u64, SourceError> {
-        let mut at = from.saturating_sub(1).max(self.start);
+        let mut at = from;
         let mut probe = vec![0; PROBE];
         while at < self.file.size {
             let length = usize::try_from(self.file.size - at).unwrap_or(PROBE).min(PROBE);
@@ -173,7 +213,7 @@ impl Ranges {
         while self.start < self.file.size && self.waiting.len() < self.ahead {
             let end = match self.start + bytes as u64 {
                 end if end >= self.file.size => self.file.size,
-                end => self.line_end(end)?,
+                end => self.range_end(end)?,
             };
             let (outcome, result) = bounded(1);
             let (lines_after, next_lines) = bounded(1);

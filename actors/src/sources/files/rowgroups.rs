@@ -36,7 +36,9 @@ impl RowGroups {
         for (place, field) in builder.schema().fields().iter().enumerate() {
             match spec.declared.fields().iter().find(|declared| named(declared.name(), field.name())) {
                 // A column that nobody reads is needed all the same if it must not be NULL.
-                Some(declared) if spec.schema.column_with_name(declared.name()).is_some() || !declared.is_nullable() => wanted.push(place),
+                Some(declared) if spec.schema.column_with_name(declared.name()).is_some() || !declared.is_nullable() => {
+                    wanted.push(place)
+                }
                 Some(_) => {}
                 None => unknown += 1,
             }
@@ -48,7 +50,15 @@ impl RowGroups {
             .with_offset(usize::try_from(file.rows_done).unwrap_or(usize::MAX))
             .build()
             .map_err(|error| file.malformed("Parquet", error))?;
-        Ok(RowGroups { file: file.clone(), reader, decoder: decoder(spec)?, rows_total, rows_done: file.rows_done, unknown, finished: false })
+        Ok(RowGroups {
+            file: file.clone(),
+            reader,
+            decoder: decoder(spec)?,
+            rows_total,
+            rows_done: file.rows_done,
+            unknown,
+            finished: false,
+        })
     }
 }
 

@@ -145,7 +145,9 @@ impl FileReading for Stream {
             let used = self.decoder.decode(input)?;
             if used == 0 && !self.at_end {
                 if self.buffer.len() > RECORD_MAX {
-                    return Err(self.file.malformed("text", format!("the line at byte {} is longer than 256 MB", self.bytes_done)));
+                    return Err(self
+                        .file
+                        .malformed("text", format!("the line at byte {} is longer than 256 MB", self.bytes_done)));
                 }
                 wanted = self.buffer.len(); // a long record: read as much again
                 continue;

@@ -24,8 +24,11 @@ fn once(folder: &Path, path: &str) -> FilesOptions {
     FilesOptions { watch: false, threads: 2, ..FilesOptions::new(folder, path) }
 }
 
-/// Reads to the end (or until there is nothing now): (id, row number, file) of each row, reasons of errors, notices.
-fn read(reader: &mut dyn SourceReader, positions: &mut Positions, bytes: usize) -> (Vec<(i64, i64, String)>, Vec<String>, Vec<String>) {
+/// Rows as (id, row number, file), reasons of errors, notices.
+type Outcome = (Vec<(i64, i64, String)>, Vec<String>, Vec<String>);
+
+/// Reads to the end (or until there is nothing now).
+fn read(reader: &mut dyn SourceReader, positions: &mut Positions, bytes: usize) -> Outcome {
     let (mut rows, mut errors, mut notices) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         match reader.next(Budget { bytes, ..Budget::default() }).unwrap() {
@@ -33,9 +36,12 @@ fn read(reader: &mut dyn SourceReader, positions: &mut Positions, bytes: usize) 
                 positions.set(partition, position);
                 for input in decoded.inputs {
                     let InputBatch::Rows { rows: batch, .. } = input else { panic!("no truncation expected") };
-                    let (ids, numbers) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(2).as_primitive::<Int64Type>());
+                    let (ids, numbers) =
+                        (batch.column(0).as_primitive::<Int64Type>(), batch.column(2).as_primitive::<Int64Type>());
                     let files = batch.column(3).as_string::<i32>();
-                    rows.extend((0..batch.num_rows()).map(|row| (ids.value(row), numbers.value(row), files.value(row).to_owned())));
+                    rows.extend(
+                        (0..batch.num_rows()).map(|row| (ids.value(row), numbers.value(row), files.value(row).to_owned())),
+                    );
                 }
                 if let Some(batch) = decoded.errors {
                     let (places, reasons) = (batch.column(1).as_string::<i32>(), batch.column(3).as_string::<i32>());
@@ -48,7 +54,7 @@ fn read(reader: &mut dyn SourceReader, positions: &mut Positions, bytes: usize) 
     }
 }
 
-fn read_all(options: FilesOptions, spec: &Arc<DecodeSpec>, positions: &mut Positions) -> (Vec<(i64, i64, String)>, Vec<String>, Vec<String>) {
+fn read_all(options: FilesOptions, spec: &Arc<DecodeSpec>, positions: &mut Positions) -> Outcome {
     let mut reader = open(options, Arc::clone(spec), positions).unwrap();
     read(reader.as_mut(), positions, 64 << 10)
 }
@@ -172,9 +178,39 @@ fn packed_text_is_read_to_its_end_and_not_again() {
 fn an_empty_file_is_done_at_once() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["a.ndjson", "a.csv", "a.ndjson.zst"] {
-        fs::write(folder.path().join(name), if name.ends_with("zst") { zstd::encode_all(&b""[..], 1).unwrap() } else { Vec::new() }).unwrap();
+        fs::write(
+            folder.path().join(name),
+            if name.ends_with("zst") { zstd::encode_all(&b""[..], 1).unwrap() } else { Vec::new() },
+        )
+        .unwrap();
         let format = format_by_suffix(name).unwrap();
         let (rows, errors, _) = read_all(once(folder.path(), name), &spec(format), &mut Positions::default());
         assert_eq!((rows.len(), errors.len()), (0, 0), "{name}");
     }
+}
+
+#[test]
+fn a_transaction_is_never_split() {
+    let folder = tempfile::tempdir().unwrap();
+    // Transactions of one to three hundred messages, so that many of them lie across the place where a range would end.
+    let (mut text, mut ends, mut id) = (String::new(), Vec::new(), 0);
+    for transaction in 0..200 {
+        for _ in 0..1 + transaction * 37 % 300 {
+            let row = format!(r#"{{"id":{id},"name":"not a \"txId\":7 of ours"}}"#);
+            text += &format!(r#"{{"before":null,"after":{row},"source":{{"txId":{transaction},"lsn":{id}}},"op":"c"}}"#);
+            text.push('\n');
+            id += 1;
+        }
+        ends.push(id);
+    }
+    fs::write(folder.path().join("a.ndjson"), &text).unwrap();
+    let mut reader = open(once(folder.path(), "a.ndjson"), spec(Format::DebeziumJson), &Positions::default()).unwrap();
+    let (mut rows, mut batches) = (0, 0);
+    while let SourceEvent::Batch { decoded, .. } = reader.next(Budget { bytes: 64 << 10, ..Budget::default() }).unwrap() {
+        rows += decoded.counters.rows;
+        batches += 1;
+        assert!(ends.contains(&rows), "{rows}");
+    }
+    assert_eq!(Some(&rows), ends.last());
+    assert!(batches > 10);
 }

@@ -9,7 +9,9 @@ fn orders() -> DecodeSpec {
 }
 
 fn good(id: i64) -> String {
-    format!(r#"{{"before":null,"after":{{"id":{id},"name":"n","price":14.2,"at":1710037800123456}},"source":{{"lsn":1}},"op":"c"}}"#)
+    format!(
+        r#"{{"before":null,"after":{{"id":{id},"name":"n","price":14.2,"at":1710037800123456}},"source":{{"lsn":1}},"op":"c"}}"#
+    )
 }
 
 fn decode(spec: &DecodeSpec, lines: &[&[u8]]) -> Result<Model, DecodeError> {
@@ -190,7 +192,8 @@ fn white_space_and_escapes_are_json_too() {
 fn a_local_stamp_becomes_an_instant_in_the_given_zone() {
     let declared = schema([("id!", BIGINT), ("at", stamp_utc())]);
     let spec = DecodeSpec { zone: "America/New_York".parse().unwrap(), ..spec(declared, &["id"]) };
-    let model = decode(&spec, &[&after(r#""id":1,"at":1710037800123456"#), &after(r#""id":2,"at":"2024-03-10T07:30:00Z""#)]).unwrap();
+    let model =
+        decode(&spec, &[&after(r#""id":1,"at":1710037800123456"#), &after(r#""id":2,"at":"2024-03-10T07:30:00Z""#)]).unwrap();
     assert_eq!(model.row("1")[1], "2024-03-10T07:30:00.123456Z", "02:30 is left out on that morning");
     assert_eq!(model.row("2")[1], "2024-03-10T07:30:00Z");
 }
