@@ -120,7 +120,7 @@ impl Trip {
                 amounts.into_iter().for_each(|amount| *amount = -*amount);
                 self.tip = 0;
                 self.airport_fee = self.airport_fee.map(|fee| -fee);
-                self.payment = if self.payment % 2 == 0 { 3 } else { 4 };
+                self.payment = if self.payment.is_multiple_of(2) { 3 } else { 4 };
             }
             40..75 => self.distance = 0,
             75..90 => std::mem::swap(&mut self.pickup, &mut self.dropoff),
