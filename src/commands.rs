@@ -1,9 +1,12 @@
 //! The commands, one a file.
 
 mod check;
+mod demo;
 mod explain;
 mod output;
+mod progress;
 mod run;
+mod verify;
 
 use livelake_actors::service::LakeError;
 use livelake_queries::SqlError;
@@ -11,21 +14,27 @@ use livelake_queries::SqlError;
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Write and run the New York taxi lake on the built-in generator: no other software needed.
+    Demo(demo::Demo),
     /// Run a lake until it is told to stop; with --once, to the present end of its sources.
     Run(run::Run),
     /// Plan a lake without running it; every error with its place.
     Check(check::Check),
     /// Show how a view is maintained.
     Explain(explain::Explain),
+    /// Recompute views from their inputs in batch, at one timestamp, and compare.
+    Verify(verify::Verify),
 }
 
 impl Command {
     /// Runs it.
     pub fn run(self) -> Result<(), Failure> {
         match self {
+            Command::Demo(demo) => demo.run(),
             Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Verify(verify) => verify.run(),
         }
     }
 }

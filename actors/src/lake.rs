@@ -378,11 +378,6 @@ fn stored_columns(catalog: &Catalog, options: &RunOptions) -> StoredColumns {
     stored
 }
 
-/// The relations that a query reads, directly or through views.
-pub fn relations_of(catalog: &Catalog, query: &livelake_queries::statement::Query) -> Vec<RelationId> {
-    catalog.reads_of(query)
-}
-
 /// Checks the options of all sources without opening anything.
 pub fn connect_all(folder: &LakeFolder) -> Vec<livelake_queries::SqlError> {
     let mode = ReadMode { once: false, threads: 1 };

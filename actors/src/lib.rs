@@ -15,7 +15,6 @@ pub mod encode;
 pub mod feeder;
 pub mod http;
 pub mod lake;
-pub mod postgres;
 pub mod service;
 pub mod sink_driver;
 pub mod sources;

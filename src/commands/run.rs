@@ -9,7 +9,7 @@ use livelake_actors::lake::folder::LakeFolder;
 use livelake_actors::lake::once::RunStats;
 use livelake_actors::lake::{Lake, RunOptions};
 use livelake_actors::service::LakeService;
-use livelake_actors::{http, postgres};
+use livelake_actors::http;
 use livelake_queries::statement::{StatementKind, parse_statement};
 
 use super::{Failure, progress, running};
@@ -97,9 +97,7 @@ async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
     let lake = Lake::open(folder, config, RunOptions { once: false, asked_for: Vec::new() }).await?;
     let service: Arc<dyn LakeService> = Arc::new(lake.clone());
     let web = http::serve(Arc::clone(&service), &config.http.bind, config.http.port).await.map_err(running)?;
-    let wire = postgres::serve(service, &config.postgres.bind, config.postgres.port).await.map_err(running)?;
     println!("http http://{}", web.address());
-    println!("postgres postgres://{}/lake", wire.address());
     lake.start_sources();
     lake.flush().await?;
     lake.set_ready();
@@ -114,8 +112,7 @@ async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
         lake.stop_sources().await;
         lake.flush().await?;
         lake.commit().await?;
-        web.stop().await;
-        wire.stop().await;
+        web.stop().await.map_err(running)?;
         lake.engine().shutdown();
         Ok::<(), Failure>(())
     };
