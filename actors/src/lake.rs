@@ -236,7 +236,7 @@ impl Lake {
         let repeatable = |relation: &Relation| {
             Connection::new(relation, &StoredColumns::default(), &folder.path, mode).map_or(true, |connection| connection.is_repeatable())
         };
-        let plans = sink_plans(&folder.catalog, &repeatable)?;
+        let plans = sink_plans(&folder.catalog, &stored_columns(&folder.catalog, &options), &repeatable)?;
         if plans.is_empty() && options.once {
             let lake = Lake::build(folder, config, options, 0, AllPositions::new())?;
             return Ok(lake);
@@ -409,7 +409,7 @@ pub(crate) fn new_sink(catalog: &Catalog, relation: &Relation) -> Result<Option<
     if relation.kind != RelationKind::Sink {
         return Ok(None);
     }
-    let before = sink_plans(catalog, &|_| true)?;
+    let before = sink_plans(catalog, &StoredColumns::default(), &|_| true)?;
     Ok(before.into_iter().find(|plan| relation.reads.contains(&plan.relation) && plan.table.to_string() == sink_table(relation)))
 }
 

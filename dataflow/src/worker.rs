@@ -265,7 +265,8 @@ impl<'w> WorkerLoop<'w> {
         }
         self.clock = time + 1;
         let clock = self.clock;
-        let since = time.saturating_sub(self.retention_us);
+        // what is not complete yet will be asked for, however long it takes
+        let since = time.saturating_sub(self.retention_us).min(self.board.least_frontier().saturating_sub(1));
         for relation in self.relations.values_mut() {
             match &mut relation.input {
                 Some(SourceInput::Upsert(input)) => input.advance_to(clock),

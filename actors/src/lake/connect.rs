@@ -91,7 +91,12 @@ impl Connection {
 
     /// Whether a restart can read it again from its beginning and get the same rows.
     pub fn is_repeatable(&self) -> bool {
-        !matches!(self.origin, Origin::Kafka(_))
+        match &self.origin {
+            Origin::Files(_) => true,
+            Origin::Kafka(_) => false,
+            // without a start its past ends at the moment of its first start, which only its position remembers
+            Origin::Generator(options) => options.generator.start_us.is_some(),
+        }
     }
 
     /// Opens a reader that goes on at these positions.

@@ -10,6 +10,7 @@ use arrow::datatypes::SchemaRef;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::InputBatch;
 use livelake_queries::catalog::{Catalog, Detail, Relation};
+use livelake_queries::plan::StoredColumns;
 use livelake_queries::statement::RelationKind;
 use livelake_queries::{SqlError, SqlErrorKind};
 use livelake_sinks::{EpochRecord, Lake as Tables, LakeOptions, PartitionBy, SinkMode, TableName};
@@ -77,7 +78,9 @@ impl Store {
 ///
 /// # Errors
 /// A sink's option that makes no sense, with its place.
-pub fn sink_plans(catalog: &Catalog, is_repeatable: &dyn Fn(&Relation) -> bool) -> Result<Vec<SinkPlan>, SqlError> {
+pub fn sink_plans(catalog: &Catalog, stored: &StoredColumns, is_repeatable: &dyn Fn(&Relation) -> bool) -> Result<Vec<SinkPlan>, SqlError> {
+    // a sink's table has no hidden columns, so it cannot give them back to views that read them
+    let whole = |relation: &Relation| stored.of(relation).iter().all(|column| *column < relation.visible);
     let mut plans = Vec::new();
     for sink in catalog.of_kind(RelationKind::Sink) {
         let Detail::Sink { from, options } = &sink.detail else { continue };
@@ -98,7 +101,9 @@ pub fn sink_plans(catalog: &Catalog, is_repeatable: &dyn Fn(&Relation) -> bool) 
         let partition_by = PartitionBy::parse(options.get("partition_by").unwrap_or(""), &schema).map_err(|error| wrong("partition_by", &error))?;
         let mode: SinkMode = options.get("mode").unwrap_or("snapshot").parse().map_err(|error| wrong("mode", &error))?;
         let table = options.get("table").map_or_else(|| TableName::new(&sink.name.schema, &sink.name.name), TableName::parse);
-        let hydrates = relation.is_base() && mode == SinkMode::Snapshot && !plans.iter().any(|plan: &SinkPlan| plan.hydrates && plan.relation == *from);
+        let complete = mode == SinkMode::Snapshot || (mode == SinkMode::Append && relation.key.is_empty());
+        let first = !plans.iter().any(|plan: &SinkPlan| plan.hydrates && plan.relation == *from);
+        let hydrates = relation.is_base() && complete && first && whole(relation);
         plans.push(SinkPlan { table, relation: *from, schema, partition_by, mode, hydrates });
     }
     for relation in catalog.iter().filter(|relation| relation.is_base()) {
@@ -120,7 +125,7 @@ pub fn sink_plans(catalog: &Catalog, is_repeatable: &dyn Fn(&Relation) -> bool) 
             plans.push(SinkPlan {
                 table,
                 relation: relation.id,
-                schema: relation.visible_schema(),
+                schema: stored.schema(relation),
                 partition_by: PartitionBy::default(),
                 mode: SinkMode::Snapshot,
                 hydrates: true,
