@@ -81,7 +81,11 @@ async fn a_pointer_that_somebody_moved_stops_the_whole_epoch() {
         assert_eq!(lake.inner.catalog.lock().await.pointers().await.unwrap(), before);
         assert_eq!(lake.newest().await.unwrap().unwrap().number, 1);
     }
-    lake.inner.catalog.lock().await.flip(&record, &[good]).await.unwrap();
+    sqlx::query("UPDATE iceberg_tables SET metadata_location = ? WHERE table_name = 'b'")
+        .bind(&moved)
+        .execute(lake.inner.catalog.lock().await.connection())
+        .await
+        .unwrap();
     let error = lake.commit(&epoch(3), tables(&one, &two), &[], Arc::new(Rows(two.clone()))).await.unwrap_err();
     assert!(matches!(&error, SinkError::Conflict { table } if *table == name), "{error}");
     assert_eq!(rows_of(&lake, "f.a", &schema()).await, batch(one.iter()));
