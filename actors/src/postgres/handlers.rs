@@ -16,7 +16,7 @@ use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use pgwire::api::{ClientInfo, ConnectionHandle, ConnectionManager, ErrorHandler, PgWireServerHandlers};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
-use pgwire::messages::copy::{CopyDone, CopyOutResponse};
+use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::response::CommandComplete;
 
 use super::catalog::Catalog;
@@ -159,7 +159,7 @@ where
             let piece = piece?;
             rows += piece.rows;
             for line in piece.lines {
-                client.feed(PgWireBackendMessage::CopyData(line)).await?;
+                client.feed(PgWireBackendMessage::CopyData(CopyData::new(line))).await?;
             }
         }
         client.flush().await?;

@@ -63,7 +63,7 @@ fn cast(index: usize, pg_type: &Type, value: &ScalarValue, data_type: &DataType)
 
 fn binary(index: usize, pg_type: &Type, data_type: &DataType, mut raw: Bytes) -> PgWireResult<ScalarValue> {
     let expected = super::rows::type_size(pg_type);
-    if expected >= 0 && raw.len() != expected.unsigned_abs().into() {
+    if expected >= 0 && raw.len() != usize::from(expected.unsigned_abs()) {
         return Err(wire("22P03", format!("parameter ${} has {} bytes, not {expected}", index + 1, raw.len()), None));
     }
     let value = match *pg_type {

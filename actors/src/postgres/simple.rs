@@ -75,7 +75,7 @@ impl Backend {
         let mut status = client.transaction_status();
         let statements = split(text);
         if statements.is_empty() {
-            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse)).await?;
+            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
         }
         for (index, statement) in statements.iter().enumerate() {
             match self.run(session, statement.text, Vec::new()).await? {
