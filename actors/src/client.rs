@@ -204,7 +204,12 @@ fn reply_url(connection: &Connection) -> String {
     connection.url().to_owned()
 }
 
-fn write_reply(connection: &Connection, reply: Reply, format: OutputFormat, out: &mut (dyn Write + Send)) -> Result<(), ClientError> {
+fn write_reply(
+    connection: &Connection,
+    reply: Reply,
+    format: OutputFormat,
+    out: &mut (dyn Write + Send),
+) -> Result<(), ClientError> {
     match format {
         OutputFormat::Csv | OutputFormat::Json | OutputFormat::Ndjson | OutputFormat::Arrow => {
             copy(&reply_url(connection), &mut reply.body(), out)
@@ -222,7 +227,8 @@ fn write_reply(connection: &Connection, reply: Reply, format: OutputFormat, out:
             let compression = parquet::basic::Compression::ZSTD(parquet::basic::ZstdLevel::default());
             let properties = parquet::file::properties::WriterProperties::builder().set_compression(compression).build();
             let failed = |error: parquet::errors::ParquetError| ClientError::output(std::io::Error::other(error));
-            let mut writer = parquet::arrow::ArrowWriter::try_new(&mut *out, reader.schema(), Some(properties)).map_err(failed)?;
+            let mut writer =
+                parquet::arrow::ArrowWriter::try_new(&mut *out, reader.schema(), Some(properties)).map_err(failed)?;
             for batch in reader {
                 writer.write(&batch.map_err(|error| broken(connection, &error))?).map_err(failed)?;
             }
@@ -242,7 +248,8 @@ fn batches(connection: &Connection, reply: Reply) -> Result<(arrow::datatypes::S
 fn copy(url: &str, body: &mut dyn Read, out: &mut (dyn Write + Send)) -> Result<(), ClientError> {
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let count = body.read(&mut buffer).map_err(|error| ClientError::Broken { url: url.to_owned(), reason: error.to_string() })?;
+        let count =
+            body.read(&mut buffer).map_err(|error| ClientError::Broken { url: url.to_owned(), reason: error.to_string() })?;
         if count == 0 {
             return out.flush().map_err(ClientError::output);
         }

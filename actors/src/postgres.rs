@@ -36,7 +36,9 @@ mod simple;
 #[non_exhaustive]
 pub enum PostgresError {
     /// Someone else listens there.
-    #[error("postgres port {port} on {bind} is in use: stop the program that listens there, or choose another with --set postgres.port={next} (0 picks a free one)")]
+    #[error(
+        "postgres port {port} on {bind} is in use: stop the program that listens there, or choose another with --set postgres.port={next} (0 picks a free one)"
+    )]
     PortInUse {
         /// The address asked for.
         bind: String,

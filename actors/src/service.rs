@@ -116,7 +116,11 @@ pub struct Answer {
 
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").field("schema", &self.schema).field("as_of", &self.as_of).field("tag", &self.tag).finish_non_exhaustive()
+        f.debug_struct("Answer")
+            .field("schema", &self.schema)
+            .field("as_of", &self.as_of)
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
     }
 }
 

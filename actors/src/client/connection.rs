@@ -38,7 +38,8 @@ impl Connection {
     pub fn new(url: &str) -> Self {
         let url = url.trim_end_matches('/');
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        let agent = Agent::config_builder().http_status_as_error(false).timeout_connect(Some(Duration::from_secs(10))).build().into();
+        let agent =
+            Agent::config_builder().http_status_as_error(false).timeout_connect(Some(Duration::from_secs(10))).build().into();
         Self { url, agent }
     }
 
@@ -53,7 +54,8 @@ impl Connection {
     /// [`ClientError::Unreachable`], [`ClientError::Refused`].
     pub fn sql(&self, sql: &str, accept: &str) -> Result<Reply, ClientError> {
         let body = serde_json::json!({ "sql": sql }).to_string();
-        let request = Request::post(format!("{}/api/v1/sql", self.url)).header("content-type", "application/json").header("accept", accept);
+        let request =
+            Request::post(format!("{}/api/v1/sql", self.url)).header("content-type", "application/json").header("accept", accept);
         self.answered(request.body(body).map_err(|error| self.unreachable(&error)).map(|request| self.agent.run(request))?)
     }
 
@@ -77,7 +79,8 @@ impl Connection {
             let body = response.body_mut().read_to_vec().unwrap_or_default();
             return Err(refusal(status, &body));
         }
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let header =
+            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let as_of = header("x-livelake-as-of").parse().unwrap_or(0);
         Ok(Reply { tag: header("x-livelake-tag"), as_of, response })
     }

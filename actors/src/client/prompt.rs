@@ -20,7 +20,8 @@ pub fn run(
     errors: &mut dyn Write,
 ) -> Result<(), ClientError> {
     if interactive {
-        writeln!(out, "livelake at {url}: end statements with a semicolon, leave with \\q, help with \\?").map_err(ClientError::output)?;
+        writeln!(out, "livelake at {url}: end statements with a semicolon, leave with \\q, help with \\?")
+            .map_err(ClientError::output)?;
     }
     let mut pending = String::new();
     loop {
@@ -43,7 +44,9 @@ pub fn run(
                 Command::Quit => return Ok(()),
                 Command::Help => writeln!(out, "{HELP}").map_err(ClientError::output)?,
                 Command::Sql(sql) => answer(url, &sql, format, interactive, out, errors)?,
-                Command::Unknown => writeln!(errors, "there is no command {}: try \\?", line.trim()).map_err(ClientError::output)?,
+                Command::Unknown => {
+                    writeln!(errors, "there is no command {}: try \\?", line.trim()).map_err(ClientError::output)?
+                }
             }
             continue;
         }
@@ -94,7 +97,9 @@ fn answer(
     for statement in split(sql) {
         let start = Instant::now();
         match super::sql(url, statement.text, format, out) {
-            Ok(()) if interactive => writeln!(out, "{:.1} ms", start.elapsed().as_secs_f64() * 1e3).map_err(ClientError::output)?,
+            Ok(()) if interactive => {
+                writeln!(out, "{:.1} ms", start.elapsed().as_secs_f64() * 1e3).map_err(ClientError::output)?
+            }
             Ok(()) => {}
             Err(ClientError::Output { what, source }) => return Err(ClientError::Output { what, source }),
             Err(error) => writeln!(errors, "error: {error}").map_err(ClientError::output)?,

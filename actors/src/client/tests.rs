@@ -32,11 +32,20 @@ async fn answers_are_printed_in_every_format() {
     blocking(move || {
         let query = "SELECT id, name, fee FROM city.zones ORDER BY id";
         let table = text(&url, query, OutputFormat::Table).unwrap();
-        assert_eq!(table, " id | name   | fee\n----+--------+-------\n  1 | Alpha  | 10.50\n  2 | B, \"b\" | -0.05\n  3 |        |\n(3 rows)\n");
+        assert_eq!(
+            table,
+            " id | name   | fee\n----+--------+-------\n  1 | Alpha  | 10.50\n  2 | B, \"b\" | -0.05\n  3 |        |\n(3 rows)\n"
+        );
         assert_eq!(text(&url, query, OutputFormat::Csv).unwrap().lines().next(), Some("id,name,fee"));
-        assert_eq!(text(&url, query, OutputFormat::Ndjson).unwrap().lines().next(), Some("{\"id\":1,\"name\":\"Alpha\",\"fee\":10.50}"));
+        assert_eq!(
+            text(&url, query, OutputFormat::Ndjson).unwrap().lines().next(),
+            Some("{\"id\":1,\"name\":\"Alpha\",\"fee\":10.50}")
+        );
         assert!(text(&url, query, OutputFormat::Json).unwrap().starts_with("{\"success\":true"));
-        assert_eq!(text(&url, "CREATE VIEW v AS SELECT 1; SELECT 1 AS one", OutputFormat::Table).unwrap().lines().next(), Some("CREATE MATERIALIZED VIEW"));
+        assert_eq!(
+            text(&url, "CREATE VIEW v AS SELECT 1; SELECT 1 AS one", OutputFormat::Table).unwrap().lines().next(),
+            Some("CREATE MATERIALIZED VIEW")
+        );
     })
     .await;
     server.stop().await.unwrap();
@@ -89,7 +98,10 @@ async fn subscriptions_are_followed_to_their_end() {
     lake.send("city.zones", &zone_changes(10, 7));
     lake.send("city.zones", &SubscriptionEvent::End(None));
     let printed = follower.await.unwrap().unwrap();
-    assert_eq!(printed, "as_of\tdiff\tid\tname\tfee\tseen_at\n10\t-1\t7\told\t1.00\t\n10\t+1\t7\tnew\t2.50\t1970-01-01T00:00:00Z\n");
+    assert_eq!(
+        printed,
+        "as_of\tdiff\tid\tname\tfee\tseen_at\n10\t-1\t7\told\t1.00\t\n10\t+1\t7\tnew\t2.50\t1970-01-01T00:00:00Z\n"
+    );
     server.stop().await.unwrap();
 }
 

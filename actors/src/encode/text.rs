@@ -4,14 +4,15 @@ use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, BooleanArray, FixedSizeBinaryArray, LargeBinaryArray, LargeStringArray,
-    StringArray, StringViewArray,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, BooleanArray, FixedSizeBinaryArray, LargeBinaryArray,
+    LargeStringArray, StringArray, StringViewArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Date32Type, Date64Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, Time32MillisecondType,
-    Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType, Date32Type, Date64Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, Time32MillisecondType, Time32SecondType, Time64MicrosecondType,
+    Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -198,7 +199,9 @@ fn values(array: &dyn Array, style: Style) -> Result<Values<'_>, ArrowError> {
         DataType::Interval(IntervalUnit::MonthDayNano) if style == Style::Postgres => {
             Values::Interval(array.as_primitive::<IntervalMonthDayNanoType>().values())
         }
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(_, _) if style == Style::Postgres => Values::List(array),
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(_, _) if style == Style::Postgres => {
+            Values::List(array)
+        }
         DataType::Union(_, _) => return Err(ArrowError::NotYetImplemented("a union column has no text".to_owned())),
         nested if nested.is_nested() => Values::Json(array),
         _ => Values::Formatted(ArrayFormatter::try_new(array, text_options())?),
@@ -359,7 +362,9 @@ pub fn type_name(data_type: &DataType) -> String {
         DataType::Timestamp(_, None) => "timestamp without time zone".to_owned(),
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone".to_owned(),
         DataType::Interval(_) | DataType::Duration(_) => "interval".to_owned(),
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => format!("{}[]", type_name(item.data_type())),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            format!("{}[]", type_name(item.data_type()))
+        }
         DataType::Dictionary(_, value) => type_name(value),
         DataType::Struct(_) | DataType::Map(_, _) => "json".to_owned(),
         other => other.to_string(),

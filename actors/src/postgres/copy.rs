@@ -89,7 +89,8 @@ impl Copy {
 }
 
 fn syntax(what: &str) -> PgWireError {
-    let hint = "write COPY name FROM STDIN, COPY (query) TO STDOUT or COPY (SUBSCRIBE view) TO STDOUT, each [WITH (FORMAT csv, HEADER)]";
+    let hint =
+        "write COPY name FROM STDIN, COPY (query) TO STDOUT or COPY (SUBSCRIBE view) TO STDOUT, each [WITH (FORMAT csv, HEADER)]";
     wire("42601", format!("COPY: {what}"), Some(hint.to_owned()))
 }
 
@@ -247,7 +248,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_copied_is_refused() {
-        for sql in ["COPY notes FROM '/etc/passwd'", "COPY notes TO STDOUT (FORMAT binary)", "COPY (SELECT 1 TO STDOUT", "COPY notes", "COPY", "COPY notes TO STDOUT (SPEED 9)"] {
+        for sql in [
+            "COPY notes FROM '/etc/passwd'",
+            "COPY notes TO STDOUT (FORMAT binary)",
+            "COPY (SELECT 1 TO STDOUT",
+            "COPY notes",
+            "COPY",
+            "COPY notes TO STDOUT (SPEED 9)",
+        ] {
             assert!(Copy::parse(sql).is_err(), "{sql}");
         }
     }

@@ -203,7 +203,8 @@ where
         client.feed(PgWireBackendMessage::DataRow(row?)).await?;
         sent += 1;
     }
-    let end = if fetched.suspended { PgWireBackendMessage::PortalSuspended(PortalSuspended::new()) } else { complete(&tag, sent) };
+    let end =
+        if fetched.suspended { PgWireBackendMessage::PortalSuspended(PortalSuspended::new()) } else { complete(&tag, sent) };
     client.feed(end).await?;
     Ok(())
 }

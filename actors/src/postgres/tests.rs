@@ -21,7 +21,12 @@ fn command(server: &PostgresServing) -> Command {
     // psql holds lines back when it writes into a pipe.
     let mut command = Command::new("stdbuf");
     command.args(["-oL", "psql", "-X", "-d"]).arg(format!("postgres://anyone@{}/lake", server.address()));
-    command.env("PGOPTIONS", "").env("PGCONNECT_TIMEOUT", "10").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .env("PGOPTIONS", "")
+        .env("PGCONNECT_TIMEOUT", "10")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -59,7 +64,7 @@ async fn queries_print_as_in_postgres() {
     let (_, server) = start().await;
     let rows = ask(&server, "SELECT id, name, fee, seen_at FROM city.zones ORDER BY id").await;
     assert_eq!(rows, "1|Alpha|10.50|1970-01-01 00:00:00+00\n2|B, \"b\"|-0.05|2021-01-01 00:00:00.5+00\n3|||\n");
-    assert_eq!(ask(&server, "SELECT true, 1.5::double, arrow_cast('1 month 2 days 03:04:05.5', 'Interval(MonthDayNano)'), [1, NULL]").await, "t|1.5|1 mon 2 days 03:04:05.5|{1,NULL}\n");
+    assert_eq!(ask(&server, "SELECT true, 1.5::double, arrow_cast('1 month 2 days 3 hours 4 minutes 5.5 seconds', 'Interval(MonthDayNano)'), [1, NULL]").await, "t|1.5|1 mon 2 days 03:04:05.5|{1,NULL}\n");
     assert_eq!(ask(&server, "CREATE MATERIALIZED VIEW v AS SELECT 1").await, "CREATE MATERIALIZED VIEW\n");
     assert_eq!(ask(&server, "SHOW server_version").await, "16.6\n");
     assert_eq!(ask(&server, "SHOW SINKS").await, "zones\n");
@@ -98,7 +103,8 @@ async fn errors_carry_state_message_and_hint() {
 async fn backslash_commands_find_everything() {
     let (_, server) = start().await;
     let all = ask(&server, "\\d").await;
-    for line in ["city|zones|materialized view|lake", "city|plain|view|lake", "public|notes|table|lake", "public|feed|table|lake"] {
+    for line in ["city|zones|materialized view|lake", "city|plain|view|lake", "public|notes|table|lake", "public|feed|table|lake"]
+    {
         assert!(all.contains(line), "{line} in {all}");
     }
     let tables = ask(&server, "\\dt").await;
@@ -116,7 +122,12 @@ async fn backslash_commands_find_everything() {
         assert!(zones.contains(line), "{line} in {zones}");
     }
     let notes = psql(&server, &["-c", "\\d notes"], "").await;
-    assert!(notes.out.contains("Table \"public.notes\"") && notes.out.contains("timestamp without time zone"), "{}{}", notes.out, notes.err);
+    assert!(
+        notes.out.contains("Table \"public.notes\"") && notes.out.contains("timestamp without time zone"),
+        "{}{}",
+        notes.out,
+        notes.err
+    );
     let unknown = psql(&server, &["-c", "\\d nothing"], "").await;
     assert!(unknown.err.contains("Did not find any relation named \"nothing\""), "{}{}", unknown.out, unknown.err);
     server.stop().await;
@@ -156,7 +167,9 @@ async fn rows_are_copied_in_whole_or_not_at_all() {
     let input = "COPY notes (note, id) FROM STDIN WITH (FORMAT csv, HEADER);\nnote,id\n\"two\nlines, \"\"q\"\"\",3\n\"\",4\n,5\n\\.\nSELECT id, note IS NULL, length(note) FROM notes WHERE id > 2 ORDER BY id;\n";
     let ran = psql(&server, &["-At"], input).await;
     assert_eq!(ran.out, "COPY 3\n3|f|14\n4|f|0\n5|t|\n", "{}", ran.err);
-    let ran = psql(&server, &["-At"], "COPY notes FROM STDIN;\n6\tx\t\\N\tt\nseven\tx\t\\N\tt\n\\.\nSELECT count(*) FROM notes;\n").await;
+    let ran =
+        psql(&server, &["-At"], "COPY notes FROM STDIN;\n6\tx\t\\N\tt\nseven\tx\t\\N\tt\n\\.\nSELECT count(*) FROM notes;\n")
+            .await;
     assert!(ran.err.contains("line 2, column id: \"seven\" is no integer"), "{}", ran.err);
     assert_eq!(ran.out, "5\n", "nothing of a failed copy stays");
     let ran = psql(&server, &["-At"], "COPY notes FROM STDIN;\n8\tx\n\\.\nSELECT 1;\n").await;
@@ -321,7 +334,12 @@ async fn prepared_statements_take_text_and_binary() {
         let micros = 1_609_459_200_500_000_i64 - 946_684_800_000_000;
         assert_eq!(
             rows(&answer),
-            [vec![Some(2_i64.to_be_bytes().to_vec()), text("B, \"b\""), Some(minus_five_hundredths), Some(micros.to_be_bytes().to_vec())]]
+            [vec![
+                Some(2_i64.to_be_bytes().to_vec()),
+                text("B, \"b\""),
+                Some(minus_five_hundredths),
+                Some(micros.to_be_bytes().to_vec())
+            ]]
         );
         // A smaller integer type than the column's, as drivers send it.
         let answer = wire.query("SELECT id FROM city.zones WHERE id = $1", &[23], &[Some(&3_i32.to_be_bytes())], true);
