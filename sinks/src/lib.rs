@@ -1,1 +1,45 @@
-//! placeholder
+//! Where a lake's tables rest: Apache Iceberg tables that flip together, one *epoch* at a time.
+//!
+//! ```text
+//!   TableChange (net changes of an epoch, per table)
+//!        │                                   RowReader (the engine's rows at T, for partitions that lost rows)
+//!        ▼                                        │
+//!   mode ─── which rows go, which files go ───────┤
+//!        ▼                                        ▼
+//!   producer ── data files ── manifests ── snapshot ── metadata.json        one table after the other, invisible so far
+//!        │
+//!        ▼
+//!   epoch ───── all metadata pointers, the epoch's row, the writer's token: ONE SQLite transaction
+//!        │
+//!        ▼
+//!   producer::expiry ── files that only expired snapshots reach are deleted
+//!
+//!   hydrate ── newest epoch, tables and their rows, at a start          export ── one relation as a file
+//! ```
+//!
+//! * [`storage`]: where catalog and warehouse are, and who may write ([`storage::fence`]).
+//! * [`schema`], [`partition`]: what an Arrow schema and a `partition_by` option become in Iceberg.
+//! * [`mode`]: snapshot, append and changelog tables.
+//! * [`epoch`]: [`Lake`], the one thing that callers hold.
+//!
+//! No equality deletes and no position deletes are ever written: every reader that knows Iceberg V2 reads these tables. The
+//! `files` and `kafka` sinks will be modules beside [`epoch`]; they need no Iceberg and share only [`export`]'s encoders.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![warn(missing_docs)]
+
+pub mod epoch;
+pub mod error;
+pub mod export;
+pub mod hydrate;
+pub mod mode;
+pub mod partition;
+mod producer;
+pub mod schema;
+pub mod storage;
+
+pub use epoch::{CommitReport, Epoch, EpochRecord, Lake, LakeOptions};
+pub use error::SinkError;
+pub use mode::{RowReader, SinkMode, TableChange, TableDrop};
+pub use partition::PartitionBy;
+pub use storage::TableName;

@@ -1,0 +1,260 @@
+//! The one clock: collects what sources read, closes ticks, and says when they are complete.
+//!
+//! A tick is closed as soon as the last one is through and something has come (not sooner than the configured least time), so freshness
+//! adapts to load. Feeders are answered only while less than a bound is under way: that is the backpressure. When nothing
+//! comes, the clock ticks slowly on, so that rows leave temporal filters.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
+use livelake_dataflow::handle::EngineHandle;
+use livelake_dataflow::plan::RelationId;
+use livelake_dataflow::protocol::{EngineError, InputBatch, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::sources::{Position, Positions};
+
+/// Decoded bytes that may be under way before feeders have to wait.
+const IN_FLIGHT_BYTES_MAX: usize = 96 << 20;
+/// How often the clock ticks while nothing comes.
+const IDLE_TICK: Duration = Duration::from_millis(200);
+
+/// Positions of all sources by their names.
+pub type AllPositions = BTreeMap<String, Positions>;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Clock {
+    engine: EngineHandle,
+    least: Duration,
+    once: bool,
+    /// All times below this are complete.
+    frontier: Timestamp,
+    last_tick: Timestamp,
+    last_tick_at: Instant,
+    open_bytes: usize,
+    open_rows: bool,
+    /// Closed ticks that are not complete, with their bytes.
+    under_way: VecDeque<(Timestamp, usize)>,
+    in_flight: usize,
+    waiting_feeders: VecDeque<oneshot::Sender<()>>,
+    waiting_for: Vec<(Timestamp, oneshot::Sender<Timestamp>)>,
+    positions: AllPositions,
+    ticks: u64,
+    timer_set: bool,
+}
+
+impl Clock {
+    /// A clock that begins after `begin` (0 for a new lake) with recorded positions. `once`: it does not tick while nothing comes.
+    pub fn new(engine: EngineHandle, least: Duration, once: bool, begin: Timestamp, positions: AllPositions) -> Clock {
+        Clock {
+            engine,
+            least,
+            once,
+            frontier: 0,
+            last_tick: begin,
+            last_tick_at: Instant::now(),
+            open_bytes: 0,
+            open_rows: false,
+            under_way: VecDeque::new(),
+            in_flight: 0,
+            waiting_feeders: VecDeque::new(),
+            waiting_for: Vec::new(),
+            positions,
+            ticks: 0,
+            timer_set: false,
+        }
+    }
+
+    /// Closes the open tick now.
+    fn close(&mut self) -> Timestamp {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as Timestamp);
+        // the system's clock may jump back; ours never does
+        self.last_tick = self.engine.advance_to(now.max(self.last_tick + 1));
+        self.last_tick_at = Instant::now();
+        self.ticks += 1;
+        self.under_way.push_back((self.last_tick, std::mem::take(&mut self.open_bytes)));
+        self.open_rows = false;
+        self.last_tick
+    }
+
+    /// Closes the open tick if it is time.
+    fn consider(&mut self, context: &mut Context<Self>) {
+        if !self.open_rows || !self.under_way.is_empty() {
+            return;
+        }
+        let since = self.last_tick_at.elapsed();
+        if since >= self.least {
+            self.close();
+        } else if !self.timer_set {
+            self.timer_set = true;
+            context.run_later(self.least - since, |clock, context| {
+                clock.timer_set = false;
+                clock.consider(context);
+            });
+        }
+    }
+
+    fn completed(&mut self, frontier: Timestamp, context: &mut Context<Self>) {
+        self.frontier = frontier;
+        while let Some((tick, bytes)) = self.under_way.front()
+            && *tick < frontier
+        {
+            self.in_flight -= *bytes;
+            self.under_way.pop_front();
+        }
+        while self.in_flight < IN_FLIGHT_BYTES_MAX
+            && let Some(feeder) = self.waiting_feeders.pop_front()
+        {
+            // a feeder that was stopped does not listen any more
+            let _ = feeder.send(());
+        }
+        let (done, waiting) = std::mem::take(&mut self.waiting_for).into_iter().partition(|(time, _)| *time < frontier);
+        self.waiting_for = waiting;
+        for (time, asker) in Vec::<(Timestamp, oneshot::Sender<Timestamp>)>::from_iter(done) {
+            let _ = asker.send(time);
+        }
+        self.consider(context);
+    }
+}
+
+impl Actor for Clock {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(64);
+        context.run_interval(IDLE_TICK, |clock, _| {
+            if !clock.once && clock.under_way.is_empty() && clock.last_tick_at.elapsed() >= IDLE_TICK {
+                clock.close();
+            }
+        });
+        // one thread sleeps on the engine's board and wakes the clock when something is complete
+        let (engine, clock) = (self.engine.clone(), context.address());
+        let watch = move || {
+            let mut known = 0;
+            while clock.connected() && engine.failure().is_none() {
+                let frontier = engine.wait_beyond(known, Duration::from_millis(250));
+                if frontier != known && clock.try_send(Completed(frontier)).is_ok() {
+                    known = frontier;
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("clock-watch".to_owned()).spawn(watch) {
+            tracing::error!(%error, "cannot start the clock's thread");
+        }
+    }
+}
+
+/// Everything below this timestamp is complete.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Completed(Timestamp);
+
+impl Handler<Completed> for Clock {
+    type Result = ();
+
+    fn handle(&mut self, Completed(frontier): Completed, context: &mut Self::Context) {
+        self.completed(frontier, context);
+    }
+}
+
+/// Rows that a source read, for the open tick. Answered when the feeder may go on.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), EngineError>")]
+pub struct Rows {
+    /// Where they go, in order: the source, its errors.
+    pub batches: Vec<(RelationId, InputBatch)>,
+    /// The source's name, the partition, and where reading goes on after these rows.
+    pub position: Option<(String, String, Position)>,
+}
+
+fn size(batch: &InputBatch) -> usize {
+    match batch {
+        InputBatch::Rows { rows, .. } => rows.get_array_memory_size(),
+        InputBatch::Truncate => 0,
+    }
+}
+
+impl Handler<Rows> for Clock {
+    type Result = ResponseFuture<Result<(), EngineError>>;
+
+    fn handle(&mut self, message: Rows, context: &mut Self::Context) -> Self::Result {
+        let mut outcome = Ok(());
+        for (id, batch) in message.batches {
+            let bytes = size(&batch);
+            self.open_bytes += bytes;
+            self.in_flight += bytes;
+            self.open_rows = true;
+            outcome = outcome.and(self.engine.push(id, batch));
+        }
+        if let Some((source, partition, position)) = message.position {
+            self.positions.entry(source).or_default().set(partition, position);
+        }
+        self.consider(context);
+        if outcome.is_err() || self.in_flight < IN_FLIGHT_BYTES_MAX {
+            return Box::pin(async move { outcome });
+        }
+        let (send, receive) = oneshot::channel();
+        self.waiting_feeders.push_back(send);
+        Box::pin(async move {
+            let _ = receive.await;
+            Ok(())
+        })
+    }
+}
+
+/// Closes the tick and answers with its timestamp once all that was read or written before is visible.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Timestamp>")]
+pub struct Flush;
+
+impl Handler<Flush> for Clock {
+    type Result = ResponseFuture<Option<Timestamp>>;
+
+    fn handle(&mut self, _: Flush, _: &mut Self::Context) -> Self::Result {
+        let time = self.close();
+        let (send, receive) = oneshot::channel();
+        self.waiting_for.push((time, send));
+        Box::pin(async move { receive.await.ok() })
+    }
+}
+
+/// Closes the tick and answers at once with its timestamp and the positions that it contains: what an epoch is cut at.
+#[derive(Debug, Message)]
+#[rtype(result = "(Timestamp, AllPositions)")]
+pub struct Cut;
+
+impl Handler<Cut> for Clock {
+    type Result = actix::MessageResult<Cut>;
+
+    fn handle(&mut self, _: Cut, _: &mut Self::Context) -> Self::Result {
+        actix::MessageResult((self.close(), self.positions.clone()))
+    }
+}
+
+/// Where a source goes on reading: everything before has been given to the engine.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Positions>")]
+pub struct PositionsOf(pub String);
+
+impl Handler<PositionsOf> for Clock {
+    type Result = Option<Positions>;
+
+    fn handle(&mut self, PositionsOf(source): PositionsOf, _: &mut Self::Context) -> Self::Result {
+        self.positions.get(&source).cloned()
+    }
+}
+
+/// How many ticks were closed.
+#[derive(Debug, Message)]
+#[rtype(result = "u64")]
+pub struct TickCount;
+
+impl Handler<TickCount> for Clock {
+    type Result = u64;
+
+    fn handle(&mut self, _: TickCount, _: &mut Self::Context) -> Self::Result {
+        self.ticks
+    }
+}

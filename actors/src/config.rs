@@ -1,0 +1,229 @@
+//! The lake's settings: `livelake.toml`, under environment variables, under `--set` on the command line.
+//!
+//! Every key can be given in all three places: `[http] port = 8000`, `LIVELAKE_HTTP__PORT=8000`, `--set http.port=8000`. An unknown key
+//! is an error that names the nearest one. Durations are written as people do (`200ms`, `10s`).
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// All settings, with their defaults.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The HTTP server.
+    pub http: Http,
+    /// The PostgreSQL wire server.
+    pub postgres: Postgres,
+    /// The engine.
+    pub engine: Engine,
+    /// Commits.
+    pub epochs: Epochs,
+    /// Where tables are.
+    pub storage: Storage,
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address to listen on.
+    pub bind: String,
+    /// Port; 0 picks a free one.
+    pub port: u16,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http { bind: "127.0.0.1".to_owned(), port: 8000 }
+    }
+}
+
+/// `[postgres]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Postgres {
+    /// Address to listen on.
+    pub bind: String,
+    /// Port; 0 picks a free one.
+    pub port: u16,
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Postgres { bind: "127.0.0.1".to_owned(), port: 5433 }
+    }
+}
+
+/// `[engine]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// Timely worker threads; 0: one per core.
+    pub workers: usize,
+    /// The least time between two ticks.
+    #[serde(deserialize_with = "duration")]
+    pub tick: Duration,
+    /// How much history is kept in memory for `AS OF`.
+    #[serde(deserialize_with = "duration")]
+    pub retention: Duration,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Engine { workers: 0, tick: Duration::from_millis(1), retention: Duration::from_secs(30) }
+    }
+}
+
+/// `[epochs]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Epochs {
+    /// Time between two commits.
+    #[serde(deserialize_with = "duration")]
+    pub interval: Duration,
+    /// Snapshots that every table keeps.
+    pub keep: usize,
+}
+
+impl Default for Epochs {
+    fn default() -> Self {
+        Epochs { interval: Duration::from_secs(10), keep: 20 }
+    }
+}
+
+/// `[storage]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// Folder of the tables, relative to the lake.
+    pub warehouse: String,
+    /// The Iceberg catalog, `sqlite:PATH` relative to the lake.
+    pub catalog: String,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage { warehouse: ".livelake/warehouse".to_owned(), catalog: "sqlite:.livelake/catalog.db".to_owned() }
+    }
+}
+
+/// All keys, for the nearest one to a typo.
+const KEYS: [&str; 11] = [
+    "http.bind",
+    "http.port",
+    "postgres.bind",
+    "postgres.port",
+    "engine.workers",
+    "engine.tick",
+    "engine.retention",
+    "epochs.interval",
+    "epochs.keep",
+    "storage.warehouse",
+    "storage.catalog",
+];
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|_| serde::de::Error::custom(format!("`{text}` is not a duration such as 200ms or 10s")))
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Config {
+    /// Reads the settings of a lake.
+    ///
+    /// # Errors
+    /// The file cannot be read or parsed, a key is unknown, or a value makes no sense; in words with the place.
+    pub fn load(folder: &Path, environment: &dyn Fn() -> Vec<(String, String)>, sets: &[String]) -> Result<Config, ConfigError> {
+        let path = folder.join("livelake.toml");
+        let mut table = match std::fs::read_to_string(&path) {
+            Ok(text) => text.parse::<toml::Table>().map_err(|error| ConfigError(format!("{}: {error}", path.display())))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => toml::Table::new(),
+            Err(error) => return Err(ConfigError(format!("cannot read {}: {error}", path.display()))),
+        };
+        for (section, value) in &table {
+            let Some(keys) = value.as_table() else { return Err(unknown(section, &path.display().to_string())) };
+            for key in keys.keys() {
+                check_known(&format!("{section}.{key}"), &path.display().to_string())?;
+            }
+        }
+        for (name, value) in environment() {
+            if let Some(key) = name.strip_prefix("LIVELAKE_")
+                && let Some((section, key)) = key.split_once("__")
+            {
+                set(&mut table, &format!("{}.{}", section.to_lowercase(), key.to_lowercase()), &value, &name)?;
+            }
+        }
+        for assignment in sets {
+            let (key, value) =
+                assignment.split_once('=').ok_or_else(|| ConfigError(format!("--set {assignment}: write it as section.key=value")))?;
+            set(&mut table, key.trim(), value.trim(), "--set")?;
+        }
+        let config: Config = table.try_into().map_err(|error: toml::de::Error| ConfigError(format!("{}: {}", path.display(), error.message())))?;
+        if config.epochs.interval.is_zero() {
+            return Err(ConfigError("epochs.interval must be above zero".to_owned()));
+        }
+        Ok(config)
+    }
+
+    /// Worker threads to start.
+    pub fn workers(&self) -> usize {
+        match self.engine.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
+}
+
+fn unknown(key: &str, place: &str) -> ConfigError {
+    let nearest = KEYS.iter().max_by(|left, right| strsim::jaro_winkler(left, key).total_cmp(&strsim::jaro_winkler(right, key)));
+    ConfigError(match nearest {
+        Some(nearest) => format!("{place}: unknown setting `{key}`; did you mean `{nearest}`?"),
+        None => format!("{place}: unknown setting `{key}`"),
+    })
+}
+
+fn check_known(key: &str, place: &str) -> Result<(), ConfigError> {
+    if KEYS.contains(&key) { Ok(()) } else { Err(unknown(key, place)) }
+}
+
+fn set(table: &mut toml::Table, key: &str, value: &str, place: &str) -> Result<(), ConfigError> {
+    check_known(key, place)?;
+    let Some((section, name)) = key.split_once('.') else { return Err(unknown(key, place)) };
+    let value = match value.parse::<i64>() {
+        Ok(number) => toml::Value::Integer(number),
+        Err(_) => toml::Value::String(value.to_owned()),
+    };
+    if let Some(section) = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new())).as_table_mut() {
+        section.insert(name.to_owned(), value);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(sets: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let variables: Vec<(String, String)> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        Config::load(Path::new("/nowhere/to/be/found"), &|| variables.clone(), &sets)
+    }
+
+    #[test]
+    fn layers_win_in_order() {
+        let config = load(&["http.port=1", "engine.tick=5ms"], &[("LIVELAKE_HTTP__PORT", "2"), ("LIVELAKE_POSTGRES__PORT", "3")]).unwrap();
+        assert_eq!((config.http.port, config.postgres.port, config.engine.tick), (1, 3, Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn a_typo_is_told_what_was_meant() {
+        assert_eq!(load(&["http.prot=1"], &[]).unwrap_err().to_string(), "--set: unknown setting `http.prot`; did you mean `http.port`?");
+        assert!(load(&["epochs.interval=soon"], &[]).unwrap_err().to_string().contains("not a duration"));
+    }
+}

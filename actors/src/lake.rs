@@ -1,0 +1,421 @@
+//! A running lake: the catalog, the engine that maintains it, the clock and the sources.
+//!
+//! ```text
+//!   folder (SQL files) ─▶ catalog ─▶ engine relations ◀── feeders, by way of the clock
+//!                            │              │
+//!                            └─ statements at run time (service)
+//!                                           └─▶ answers at one timestamp (reader)
+//! ```
+
+pub mod answer;
+pub mod connect;
+pub mod failure;
+pub mod folder;
+mod metrics;
+pub mod once;
+pub mod reader;
+pub mod service;
+pub mod statements;
+pub mod store;
+pub mod tables;
+pub mod verify;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
+
+use actix::{Actor, Addr};
+use livelake_dataflow::handle::{EngineConfig, EngineHandle};
+use livelake_dataflow::plan::RelationId;
+use livelake_dataflow::protocol::{Envelope, SourceSpec, Timestamp, ViewSpec};
+use livelake_queries::catalog::{Catalog, Relation};
+use livelake_queries::plan::{StoredColumns, columns_read, view_plan};
+use livelake_queries::statement::RelationKind;
+use tokio::sync::watch;
+
+use crate::clock::{AllPositions, Clock, Flush};
+use crate::config::Config;
+use crate::feeder::{Feeder, Outcome, Progress, StopFeeding};
+use crate::lake::connect::{Connection, ReadMode};
+use crate::lake::failure::internal;
+use crate::lake::folder::LakeFolder;
+use crate::lake::store::{SinkPlan, Store, sink_plans};
+use crate::service::LakeError;
+use crate::sink_driver::{CommitNow, EpochList, SinkDriver};
+
+/// How to run a lake.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Read every source to its present end, then stop.
+    pub once: bool,
+    /// With `once`: relations that will be asked for beside the views, and are kept for that.
+    pub asked_for: Vec<RelationId>,
+}
+
+/// What happened to rows that a view could not compute.
+#[derive(Clone, Debug, Default)]
+pub struct ViewErrors {
+    /// How many there are now.
+    pub present: i64,
+    /// The last one, in words.
+    pub last: Option<String>,
+}
+
+/// A source at work.
+#[derive(Debug)]
+struct RunningSource {
+    connection: Connection,
+    progress: Arc<Progress>,
+    outcome: watch::Receiver<Outcome>,
+    feeder: Option<Addr<Feeder>>,
+}
+
+/// What the catalog says and the engine has: read together, so that nobody sees one without the other.
+#[derive(Clone, Debug)]
+pub struct Definitions {
+    /// All relations.
+    pub catalog: Arc<Catalog>,
+    /// Which columns of base relations the engine has.
+    pub stored: StoredColumns,
+}
+
+/// A running lake. Clones are the same lake.
+#[derive(Clone, Debug)]
+pub struct Lake(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    options: RunOptions,
+    threads: usize,
+    engine: EngineHandle,
+    clock: Addr<Clock>,
+    definitions: RwLock<Definitions>,
+    sources: Mutex<BTreeMap<String, RunningSource>>,
+    view_errors: Arc<Mutex<BTreeMap<RelationId, ViewErrors>>>,
+    /// One statement that changes the lake at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// The committed epochs, newest first.
+    epochs: EpochList,
+    /// Who commits, where the lake has tables.
+    sinks: OnceLock<Sinks>,
+    /// Whether everything is whole: views answer only then.
+    ready: std::sync::atomic::AtomicBool,
+    begun: Instant,
+    temporary: std::sync::atomic::AtomicU64,
+}
+
+/// The sink driver and what it last complained of.
+#[derive(Debug)]
+struct Sinks {
+    driver: Addr<SinkDriver>,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl Lake {
+    /// Builds everything that the folder defines. Nothing is read until [`Lake::start_sources`].
+    ///
+    /// # Errors
+    /// An option that makes no sense, or something that the engine cannot do.
+    pub fn build(folder: LakeFolder, config: &Config, options: RunOptions, begin: Timestamp, positions: AllPositions) -> Result<Lake, LakeError> {
+        let workers = config.workers();
+        let retention_us = if options.once { 0 } else { config.engine.retention.as_micros() as Timestamp };
+        let engine = EngineHandle::start(&EngineConfig { workers, retention_us }).map_err(internal)?;
+        let view_errors: Arc<Mutex<BTreeMap<RelationId, ViewErrors>>> = Arc::default();
+        let noted = Arc::clone(&view_errors);
+        engine.listen_to_errors(Box::new(move |id, errors| {
+            let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = noted.entry(id).or_default();
+            for error in errors {
+                entry.present += error.diff;
+                let words = if error.row.is_empty() { error.reason } else { format!("{} ({})", error.reason, error.row) };
+                tracing::warn!(relation = %id, diff = error.diff, words, "a row could not be computed");
+                entry.last = Some(words);
+            }
+        }));
+        let stored = stored_columns(&folder.catalog, &options);
+        let clock = Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions).start();
+        let lake = Lake(Arc::new(Inner {
+            path: folder.path,
+            options,
+            threads: workers,
+            engine,
+            clock,
+            definitions: RwLock::new(Definitions { catalog: Arc::new(folder.catalog), stored }),
+            sources: Mutex::default(),
+            view_errors,
+            changing: tokio::sync::Mutex::new(()),
+            epochs: EpochList::default(),
+            sinks: OnceLock::new(),
+            ready: std::sync::atomic::AtomicBool::new(false),
+            begun: Instant::now(),
+            temporary: std::sync::atomic::AtomicU64::new(1 << 48),
+        }));
+        let catalog = lake.definitions().catalog;
+        for relation in catalog.iter() {
+            lake.install(relation)?;
+        }
+        Ok(lake)
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &EngineHandle {
+        &self.0.engine
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Addr<Clock> {
+        &self.0.clock
+    }
+
+    /// The lake's folder.
+    pub fn path(&self) -> &std::path::Path {
+        &self.0.path
+    }
+
+    /// What exists now.
+    pub fn definitions(&self) -> Definitions {
+        self.0.definitions.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn sources_now(&self) -> MutexGuard<'_, BTreeMap<String, RunningSource>> {
+        self.0.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What views could not compute.
+    pub fn view_errors(&self, id: RelationId) -> ViewErrors {
+        self.0.view_errors.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned().unwrap_or_default()
+    }
+
+    /// The newest timestamp at which every relation is complete.
+    pub fn newest(&self) -> Timestamp {
+        self.0.engine.least_frontier().saturating_sub(1).min(self.0.engine.last_tick())
+    }
+
+    /// Creates in the engine what a relation of the catalog needs there.
+    fn install(&self, relation: &Relation) -> Result<(), LakeError> {
+        let Definitions { catalog, stored } = self.definitions();
+        let keep = !self.0.options.once || self.0.options.asked_for.contains(&relation.id);
+        match relation.kind {
+            RelationKind::Source => {
+                let mode = ReadMode { once: self.0.options.once, threads: self.0.threads };
+                let connection = Connection::new(relation, &stored, &self.0.path, mode)?;
+                let envelope = connection.envelope();
+                let key = if envelope == Envelope::Upsert { stored.key(relation) } else { Vec::new() };
+                let spec =
+                    SourceSpec { id: relation.id, name: relation.name.to_string(), schema: stored.schema(relation), key, envelope, keep };
+                self.0.engine.create_source(spec).map_err(internal)?;
+                let (_, outcome) = watch::channel(Outcome::Running);
+                let source = RunningSource { connection, progress: Arc::default(), outcome, feeder: None };
+                self.sources_now().insert(relation.name.to_string(), source);
+            }
+            RelationKind::Errors | RelationKind::Table => {
+                let envelope = if relation.key.is_empty() { Envelope::Append } else { Envelope::Upsert };
+                let key = stored.key(relation);
+                let spec =
+                    SourceSpec { id: relation.id, name: relation.name.to_string(), schema: stored.schema(relation), key, envelope, keep };
+                self.0.engine.create_source(spec).map_err(internal)?;
+            }
+            RelationKind::MaterializedView => {
+                let view = view_plan(&catalog, relation.id, &stored)?;
+                let spec = ViewSpec { id: relation.id, name: relation.name.to_string(), plan: view.plan, key: view.key };
+                self.0.engine.create_view(spec).map_err(internal)?;
+            }
+            RelationKind::View | RelationKind::Sink => {}
+        }
+        Ok(())
+    }
+
+    /// Opens everything that a run needs: engine, tables, the rows that tables hold, the sink driver. Sources are not read yet.
+    ///
+    /// # Errors
+    /// What [`Lake::build`] and [`Store::open`] say, or a table that cannot be read.
+    pub async fn open(folder: LakeFolder, config: &Config, mut options: RunOptions) -> Result<Lake, LakeError> {
+        let mode = ReadMode { once: options.once, threads: 1 };
+        let repeatable = |relation: &Relation| {
+            Connection::new(relation, &StoredColumns::default(), &folder.path, mode).map_or(true, |connection| connection.is_repeatable())
+        };
+        let plans = sink_plans(&folder.catalog, &repeatable)?;
+        if plans.is_empty() && options.once {
+            let lake = Lake::build(folder, config, options, 0, AllPositions::new())?;
+            return Ok(lake);
+        }
+        options.asked_for.extend(plans.iter().map(|plan| plan.relation));
+        let store = Store::open(&folder.path, config).await?;
+        let hydrating: Vec<String> = plans
+            .iter()
+            .filter(|plan| plan.hydrates)
+            .filter_map(|plan| folder.catalog.by_id(plan.relation).map(|relation| relation.name.to_string()))
+            .collect();
+        let mut positions = store.positions();
+        positions.retain(|source, _| hydrating.contains(source));
+        let begin = store.newest.as_ref().map_or(0, |epoch| epoch.timestamp);
+        let lake = Lake::build(folder, config, options, begin, positions)?;
+        let hydrated = lake.hydrate(&store, &plans).await?;
+        if begin > 0 {
+            lake.engine().advance_to(begin);
+        }
+        let same: Vec<RelationId> = {
+            let catalog = lake.definitions().catalog;
+            hydrated.iter().filter_map(|name| catalog.get(&livelake_queries::RelationName::parse(name)).map(|relation| relation.id)).collect()
+        };
+        lake.0.epochs.lock().unwrap_or_else(PoisonError::into_inner).extend(known_epochs(&store).await?);
+        let driver = SinkDriver::new(
+            lake.engine().clone(),
+            lake.clock().clone(),
+            store,
+            plans,
+            &same,
+            config.epochs.interval,
+            Arc::clone(&lake.0.epochs),
+        )?;
+        let failure = driver.failure();
+        // it is set here only, once
+        let _ = lake.0.sinks.set(Sinks { driver: driver.start(), failure });
+        Ok(lake)
+    }
+
+    /// Commits an epoch now; its number, or `None` if nothing changed or the lake has no tables.
+    ///
+    /// # Errors
+    /// Why it could not be committed.
+    pub async fn commit(&self) -> Result<Option<u64>, LakeError> {
+        match self.0.sinks.get() {
+            None => Ok(None),
+            Some(sinks) => sinks.driver.send(CommitNow).await.map_err(internal)?,
+        }
+    }
+
+    /// Everything that was there at the start is in the views now.
+    pub fn set_ready(&self) {
+        self.0.ready.store(true, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Begins to read all sources that are not being read.
+    pub fn start_sources(&self) {
+        let catalog = self.definitions().catalog;
+        for (name, source) in self.sources_now().iter_mut().filter(|(_, source)| source.feeder.is_none()) {
+            let parsed = livelake_queries::RelationName::parse(name);
+            let (Some(relation), Some(errors)) = (catalog.get(&parsed), catalog.get(&parsed.errors())) else { continue };
+            let (outcome, told) = watch::channel(Outcome::Running);
+            source.outcome = told;
+            let feeder = Feeder::new(
+                source.connection.clone(),
+                (relation.id, errors.id),
+                self.0.clock.clone(),
+                Arc::clone(&source.progress),
+                outcome,
+                self.0.options.once,
+            );
+            source.feeder = Some(feeder.start());
+        }
+    }
+
+    /// Waits until every source has read all there is.
+    ///
+    /// # Errors
+    /// The first source that failed, in words.
+    pub async fn sources_done(&self) -> Result<(), LakeError> {
+        let outcomes: Vec<(String, watch::Receiver<Outcome>)> =
+            self.sources_now().iter().map(|(name, source)| (name.clone(), source.outcome.clone())).collect();
+        for (name, mut outcome) in outcomes {
+            // an actor that is gone without a word has stopped reading
+            let told = outcome.wait_for(|outcome| *outcome != Outcome::Running).await.map(|told| told.clone());
+            if let Ok(Outcome::Failed(reason)) = told {
+                return Err(internal(format!("source {name}: {reason}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes a tick and waits until everything before it is visible; its timestamp.
+    ///
+    /// # Errors
+    /// The engine has stopped.
+    pub async fn flush(&self) -> Result<Timestamp, LakeError> {
+        let time = self.0.clock.send(Flush).await.ok().flatten();
+        time.ok_or_else(|| internal(self.0.engine.failure().unwrap_or_else(|| "the lake is stopping".to_owned())))
+    }
+
+    /// Stops reading; what was read stays.
+    pub async fn stop_sources(&self) {
+        let feeders: Vec<Addr<Feeder>> = self.sources_now().values_mut().filter_map(|source| source.feeder.take()).collect();
+        for feeder in feeders {
+            // one that is gone has stopped
+            let _ = feeder.send(StopFeeding).await;
+        }
+    }
+
+    /// Messages, lines and rows that all sources have read, and their bytes.
+    pub fn inputs(&self) -> (u64, u64) {
+        self.sources_now().values().fold((0, 0), |sum, source| (sum.0 + source.progress.inputs(), sum.1 + source.progress.bytes()))
+    }
+
+    /// How the sources are doing.
+    pub fn source_statuses(&self) -> Vec<crate::service::SourceStatus> {
+        self.sources_now().values().map(|source| source.progress.status(&source.connection)).collect()
+    }
+}
+
+/// With an end, only what is read is decoded and stored; a lake that goes on stores all declared columns, for views and queries to come.
+fn stored_columns(catalog: &Catalog, options: &RunOptions) -> StoredColumns {
+    let mut readers: Vec<RelationId> = catalog
+        .iter()
+        .filter(|relation| matches!(relation.kind, RelationKind::MaterializedView | RelationKind::Sink))
+        .map(|relation| relation.id)
+        .collect();
+    if options.once {
+        readers.extend(&options.asked_for);
+    } else {
+        readers.extend(catalog.iter().filter(|relation| relation.is_base()).map(|relation| relation.id));
+    }
+    let mut stored = columns_read(catalog, &readers);
+    for errors in catalog.of_kind(RelationKind::Errors) {
+        // the decoders make whole rows of errors
+        stored.0.insert(errors.id, (0..errors.visible).collect());
+    }
+    stored
+}
+
+/// Checks the options of all sources without opening anything.
+pub fn connect_all(folder: &LakeFolder) -> Vec<livelake_queries::SqlError> {
+    let mode = ReadMode { once: false, threads: 1 };
+    let stored = StoredColumns::default();
+    let sources = folder.catalog.of_kind(RelationKind::Source);
+    sources.filter_map(|source| Connection::new(source, &stored, &folder.path, mode).err()).collect()
+}
+
+/// The epochs that were committed before this start.
+async fn known_epochs(store: &Store) -> Result<Vec<crate::service::EpochStatus>, LakeError> {
+    let records = store.tables.epochs(100).await.map_err(internal)?;
+    Ok(records
+        .into_iter()
+        .map(|record| crate::service::EpochStatus {
+            epoch: record.number,
+            as_of: record.timestamp,
+            committed_at: record.committed_at.max(0) as Timestamp,
+            milliseconds: 0,
+            tables: record.tables.into_iter().collect(),
+        })
+        .collect())
+}
+
+/// What a new sink needs; none for other relations.
+///
+/// # Errors
+/// An option that makes no sense.
+pub(crate) fn new_sink(catalog: &Catalog, relation: &Relation) -> Result<Option<SinkPlan>, LakeError> {
+    if relation.kind != RelationKind::Sink {
+        return Ok(None);
+    }
+    let before = sink_plans(catalog, &|_| true)?;
+    Ok(before.into_iter().find(|plan| relation.reads.contains(&plan.relation) && plan.table.to_string() == sink_table(relation)))
+}
+
+fn sink_table(sink: &Relation) -> String {
+    match &sink.detail {
+        livelake_queries::catalog::Detail::Sink { options, .. } => options.get("table").map_or_else(|| sink.name.to_string(), str::to_owned),
+        _ => sink.name.to_string(),
+    }
+}

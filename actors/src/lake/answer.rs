@@ -1,0 +1,53 @@
+//! Answering queries: DataFusion over peeks at one timestamp.
+
+use std::sync::Arc;
+
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::prelude::{DataFrame, SessionContext};
+use futures::{StreamExt, TryStreamExt};
+use livelake_dataflow::protocol::Timestamp;
+use livelake_queries::Position;
+use livelake_queries::session::{context, query};
+use livelake_queries::statement::SelectQuery;
+
+use crate::lake::Lake;
+use crate::lake::reader::EngineReader;
+use crate::service::{Answer, LakeError};
+
+impl Lake {
+    /// A session whose relations are read at one timestamp.
+    pub fn session_at(&self, as_of: Timestamp) -> SessionContext {
+        let definitions = self.definitions();
+        let reader = EngineReader {
+            engine: self.engine().clone(),
+            catalog: Arc::clone(&definitions.catalog),
+            stored: definitions.stored,
+        };
+        context(&definitions.catalog, Arc::new(reader), as_of)
+    }
+
+    /// Plans a query at its timestamp, or the newest.
+    ///
+    /// # Errors
+    /// It does not plan.
+    pub async fn plan(&self, select: &SelectQuery, position: &Position) -> Result<(DataFrame, Timestamp), LakeError> {
+        let as_of = select.as_of.unwrap_or_else(|| self.newest());
+        let context = self.session_at(as_of);
+        let frame = query(&context, &self.definitions().catalog, &select.query, position).await?;
+        Ok((frame, as_of))
+    }
+
+    /// Answers a query.
+    ///
+    /// # Errors
+    /// It does not plan; what fails while rows are made comes in the stream.
+    pub async fn answer(&self, select: &SelectQuery, position: &Position, parameters: Vec<ScalarValue>) -> Result<Answer, LakeError> {
+        let (mut frame, as_of) = self.plan(select, position).await?;
+        if !parameters.is_empty() {
+            frame = frame.with_param_values(ParamValues::from(parameters))?;
+        }
+        let stream = frame.execute_stream().await?;
+        let schema = stream.schema();
+        Ok(Answer { schema, as_of, rows: stream.map_err(LakeError::from).boxed(), tag: "SELECT".to_owned() })
+    }
+}

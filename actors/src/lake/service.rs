@@ -1,0 +1,385 @@
+//! The running lake as its servers see it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::StringArray;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::common::ScalarValue;
+use datafusion::prelude::SessionContext;
+use futures::StreamExt;
+use livelake_dataflow::handle::SubscriptionId;
+use livelake_dataflow::plan::RelationId;
+use livelake_dataflow::protocol::{SubscriptionEvent, Timestamp, ViewSpec};
+use livelake_queries::explain::view_text;
+use livelake_queries::plan::{plan_query, query_plan, view_plan};
+use livelake_queries::session::describe;
+use livelake_queries::statement::{
+    ExplainTarget, RelationKind as SqlKind, SessionCommand, Statement, StatementKind, Subscribe, SubscribeTarget, parse_statement,
+};
+use livelake_queries::{Position, RelationName};
+use tokio::sync::mpsc;
+
+use crate::lake::Lake;
+use crate::lake::failure::{internal, not_supported};
+use crate::service::{
+    Answer, EpochStatus, Health, LakeError, LakeService, RelationKind, RelationStatus, SourceStatus, SubscribeOptions, Subscription,
+};
+
+/// Events that a subscriber may be behind before it is cut off.
+const SUBSCRIBER_EVENTS_MAX: usize = 4096;
+
+/// Rows of text, for SHOW and EXPLAIN.
+fn text_answer(column: &str, lines: Vec<String>, as_of: Timestamp, tag: &str) -> Result<Answer, LakeError> {
+    let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
+    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(lines))]).map_err(internal)?;
+    Ok(Answer { schema, as_of, rows: futures::stream::iter([Ok(rows)]).boxed(), tag: tag.to_owned() })
+}
+
+fn done(as_of: Timestamp, tag: &str) -> Answer {
+    Answer { schema: Arc::new(Schema::empty()), as_of, rows: futures::stream::empty().boxed(), tag: tag.to_owned() }
+}
+
+/// Ends a subscription, and its own view if it has one, when its stream is dropped.
+struct Following {
+    lake: Lake,
+    subscription: SubscriptionId,
+    view: Option<RelationId>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.lake.engine().unsubscribe(self.subscription);
+        if let Some(view) = self.view {
+            let engine = self.lake.engine().clone();
+            // dropping waits for the workers, which a stream's owner must not
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = engine.drop_relation(view) {
+                    tracing::warn!(%error, "a subscription's own view could not be dropped");
+                }
+            });
+        }
+    }
+}
+
+impl Lake {
+    fn follow(&self, id: RelationId, schema: SchemaRef, options: SubscribeOptions, view: Option<RelationId>) -> Result<Subscription, LakeError> {
+        let as_of = options.as_of.unwrap_or_else(|| self.newest());
+        let (send, receive) = mpsc::channel(SUBSCRIBER_EVENTS_MAX);
+        let mut send = Some(send);
+        let width = schema.fields().len();
+        let subscription = self.engine().subscribe(
+            id,
+            as_of,
+            Box::new(move |event| {
+                let event = match event {
+                    SubscriptionEvent::Changes(changes) if options.no_snapshot && changes.as_of <= as_of => return,
+                    SubscriptionEvent::Changes(mut changes) => {
+                        if changes.rows.num_columns() > width
+                            && let Ok(rows) = changes.rows.project(&(0..width).collect::<Vec<_>>())
+                        {
+                            changes.rows = rows;
+                        }
+                        SubscriptionEvent::Changes(changes)
+                    }
+                    other => other,
+                };
+                // a reader that is too far behind is cut off: its channel ends, which it is told below
+                if send.as_ref().is_some_and(|send| send.try_send(event).is_err()) {
+                    send = None;
+                }
+            }),
+        )?;
+        let following = Following { lake: self.clone(), subscription, view };
+        let events = futures::stream::unfold((receive, following, false), |(mut receive, following, ended)| async move {
+            if ended {
+                return None;
+            }
+            match receive.recv().await {
+                Some(SubscriptionEvent::End(Some(error))) => Some((Err(error.into()), (receive, following, true))),
+                Some(event) => {
+                    let ended = matches!(event, SubscriptionEvent::End(None));
+                    Some((Ok(event), (receive, following, ended)))
+                }
+                None => {
+                    let slow = LakeError {
+                        code: "slow_subscriber",
+                        sqlstate: "57014",
+                        http_status: 503,
+                        message: "this subscriber read too slowly and was cut off".to_owned(),
+                        hint: Some("subscribe again, with as_of to go on where it was".to_owned()),
+                    };
+                    Some((Err(slow), (receive, following, true)))
+                }
+            }
+        });
+        Ok(Subscription { schema, events: events.boxed() })
+    }
+
+    async fn subscribe_to(&self, subscribe: &Subscribe, position: &Position) -> Result<Subscription, LakeError> {
+        let options = SubscribeOptions { as_of: subscribe.as_of, no_snapshot: !subscribe.snapshot };
+        match &subscribe.target {
+            SubscribeTarget::Relation(name) => self.subscribe(&name.to_string(), options).await,
+            SubscribeTarget::Query(query) => {
+                let definitions = self.definitions();
+                let planned = plan_query(&definitions.catalog, query, position)?;
+                let view = query_plan(&planned, &definitions.stored, position)?;
+                let id = RelationId(self.0.temporary.fetch_add(1, Ordering::Relaxed));
+                let spec = ViewSpec { id, name: "subscription".to_owned(), plan: view.plan, key: view.key };
+                let engine = self.engine().clone();
+                tokio::task::spawn_blocking(move || engine.create_view(spec)).await.map_err(internal)??;
+                self.flush().await?;
+                self.follow(id, view.schema, options, Some(id))
+            }
+        }
+    }
+
+    fn relation(&self, name: &str) -> Result<Arc<livelake_queries::catalog::Relation>, LakeError> {
+        let name = RelationName::parse(name);
+        Ok(Arc::clone(self.definitions().catalog.expect(&name, &Position::default())?))
+    }
+
+    async fn explain(&self, target: &ExplainTarget, position: &Position) -> Result<Answer, LakeError> {
+        let definitions = self.definitions();
+        let text = match target {
+            ExplainTarget::Relation(name) => {
+                let relation = definitions.catalog.expect(name, position)?;
+                view_text(&view_plan(&definitions.catalog, relation.id, &definitions.stored)?, &definitions.catalog)
+            }
+            ExplainTarget::View(view) => {
+                let planned = plan_query(&definitions.catalog, &view.query, position)?;
+                view_text(&query_plan(&planned, &definitions.stored, position)?, &definitions.catalog)
+            }
+            ExplainTarget::Query(select) => {
+                let (frame, _) = self.plan(select, position).await?;
+                frame.into_optimized_plan()?.display_indent().to_string()
+            }
+        };
+        text_answer("plan", text.lines().map(str::to_owned).collect(), self.newest(), "EXPLAIN")
+    }
+
+    async fn run_statement(&self, statement: &Statement, parameters: Vec<ScalarValue>) -> Result<Answer, LakeError> {
+        let position = &statement.position;
+        match &statement.kind {
+            StatementKind::Query(select) => self.answer(select, position, parameters).await,
+            StatementKind::Insert(_) | StatementKind::Update(_) | StatementKind::Delete(_) => {
+                self.change(&statement.kind, position, parameters).await
+            }
+            StatementKind::CreateSource(_) => self.created(statement, "CREATE SOURCE").await,
+            StatementKind::CreateTable(_) => self.created(statement, "CREATE TABLE").await,
+            StatementKind::CreateView(view) => {
+                self.created(statement, if view.materialized { "CREATE MATERIALIZED VIEW" } else { "CREATE VIEW" }).await
+            }
+            StatementKind::CreateSink(_) => self.created(statement, "CREATE SINK").await,
+            StatementKind::CreateSchema(_) => Ok(done(self.newest(), "CREATE SCHEMA")),
+            StatementKind::Drop(request) => {
+                self.drop_relation(statement, request, position).await?;
+                Ok(done(self.newest(), &format!("DROP {}", request.kind.as_str().to_uppercase())))
+            }
+            StatementKind::Show(show) => {
+                let rows = self.definitions().catalog.show(show, position)?;
+                Ok(Answer { schema: rows.schema(), as_of: self.newest(), rows: futures::stream::iter([Ok(rows)]).boxed(), tag: "SHOW".to_owned() })
+            }
+            StatementKind::ShowSetting(name) => {
+                let value = match name.to_ascii_lowercase().as_str() {
+                    "server_version" => "16.0 (livelake)",
+                    "server_encoding" | "client_encoding" => "UTF8",
+                    "timezone" | "time zone" => "UTC",
+                    "transaction isolation level" | "transaction_isolation" => "serializable",
+                    "standard_conforming_strings" => "on",
+                    "datestyle" => "ISO, MDY",
+                    _ => "",
+                };
+                text_answer(name, vec![value.to_owned()], self.newest(), "SHOW")
+            }
+            StatementKind::Explain(explain) => self.explain(&explain.target, position).await,
+            StatementKind::Verify(name) => {
+                let relation = Arc::clone(self.definitions().catalog.expect(name, position)?);
+                let verdict = self.verify(&relation, self.newest()).await?;
+                let mut lines = vec![format!("{}: {} rows, {} differ", verdict.view, verdict.rows, verdict.differences.len())];
+                for difference in verdict.differences.iter().take(100) {
+                    let row = arrow::util::pretty::pretty_format_batches(std::slice::from_ref(&difference.row)).map_err(internal)?;
+                    lines.push(format!("{}\n{row}", if difference.missing { "missing" } else { "should not be there" }));
+                }
+                text_answer("verdict", lines, verdict.as_of, "VERIFY")
+            }
+            StatementKind::Flush => {
+                self.flush().await?;
+                Ok(done(self.newest(), "FLUSH"))
+            }
+            StatementKind::Session(command) => Ok(done(
+                self.newest(),
+                match command {
+                    SessionCommand::Begin => "BEGIN",
+                    SessionCommand::Commit => "COMMIT",
+                    SessionCommand::Rollback => "ROLLBACK",
+                    SessionCommand::Set(_) => "SET",
+                    SessionCommand::Other(tag) => tag,
+                },
+            )),
+            StatementKind::Truncate(_) => Err(not_supported("TRUNCATE is not supported yet: use DELETE FROM")),
+            StatementKind::Subscribe(_) | StatementKind::CopySubscribe(_) | StatementKind::Copy(_) => {
+                Err(not_supported("this statement needs a connection that can stream: use psql with COPY (SUBSCRIBE …) TO STDOUT"))
+            }
+        }
+    }
+
+    async fn created(&self, statement: &Statement, tag: &str) -> Result<Answer, LakeError> {
+        self.create(statement).await?;
+        Ok(done(self.newest(), tag))
+    }
+}
+
+#[async_trait]
+impl LakeService for Lake {
+    async fn execute(&self, sql: &str, parameters: Vec<ScalarValue>) -> Result<Answer, LakeError> {
+        let statement = parse_statement(sql)?;
+        let lake = self.clone();
+        // planning and answering belong on the runtime's threads, not on a server's
+        tokio::spawn(async move { lake.run_statement(&statement, parameters).await }).await.map_err(internal)?
+    }
+
+    async fn describe(&self, sql: &str) -> Result<(SchemaRef, Vec<DataType>), LakeError> {
+        let statement = parse_statement(sql)?;
+        match &statement.kind {
+            StatementKind::Query(select) => {
+                let as_of = select.as_of.unwrap_or_else(|| self.newest());
+                let context = self.session_at(as_of);
+                let description = describe(&context, &self.definitions().catalog, &select.query, &statement.position).await?;
+                Ok((description.schema, description.parameters))
+            }
+            StatementKind::Show(show) => Ok((self.definitions().catalog.show(show, &statement.position)?.schema(), Vec::new())),
+            StatementKind::ShowSetting(name) => Ok((Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)])), Vec::new())),
+            StatementKind::Explain(_) => Ok((Arc::new(Schema::new(vec![Field::new("plan", DataType::Utf8, false)])), Vec::new())),
+            StatementKind::Verify(_) => Ok((Arc::new(Schema::new(vec![Field::new("verdict", DataType::Utf8, false)])), Vec::new())),
+            StatementKind::Insert(_) | StatementKind::Update(_) | StatementKind::Delete(_) => {
+                let context = self.session_at(self.newest());
+                let planned =
+                    livelake_queries::session::change(&context, &self.definitions().catalog, &statement.kind, &statement.position).await?;
+                let types = planned.rows.get_parameter_types()?;
+                let count = types.keys().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max().unwrap_or(0);
+                let parameter = |number: usize| types.get(&format!("${number}")).cloned().flatten().unwrap_or(DataType::Utf8);
+                let schema = planned.returning.map_or_else(|| Arc::new(Schema::empty()), |returning| returning.schema);
+                Ok((schema, (1..=count).map(parameter).collect()))
+            }
+            _ => Ok((Arc::new(Schema::empty()), Vec::new())),
+        }
+    }
+
+    async fn session(&self) -> Result<(SessionContext, Timestamp), LakeError> {
+        let as_of = self.newest();
+        Ok((self.session_at(as_of), as_of))
+    }
+
+    fn relations(&self) -> Vec<RelationStatus> {
+        let catalog = self.definitions().catalog;
+        let mut relations: Vec<RelationStatus> = catalog
+            .iter()
+            .filter_map(|relation| {
+                let kind = match relation.kind {
+                    SqlKind::Source => RelationKind::Source,
+                    SqlKind::Table => RelationKind::Table,
+                    SqlKind::View => RelationKind::View,
+                    SqlKind::MaterializedView => RelationKind::MaterializedView,
+                    SqlKind::Errors => RelationKind::Errors,
+                    SqlKind::Sink => return None,
+                };
+                let size = self.engine().size(relation.id);
+                let errors = self.view_errors(relation.id);
+                Some(RelationStatus {
+                    name: relation.name.to_string(),
+                    kind,
+                    schema: relation.visible_schema(),
+                    key: relation.key_names().into_iter().map(str::to_owned).collect(),
+                    rows: size.map(|size| size.updates),
+                    bytes: size.map(|size| size.bytes),
+                    as_of: self.engine().frontier(relation.id).map_or(0, |frontier| frontier.saturating_sub(1)).min(self.engine().last_tick()),
+                    failure: (errors.present > 0)
+                        .then(|| format!("{} rows could not be computed, the last: {}", errors.present, errors.last.unwrap_or_default())),
+                    sql: relation.sql.clone(),
+                })
+            })
+            .collect();
+        relations.sort_by(|left, right| left.name.cmp(&right.name));
+        relations
+    }
+
+    fn sources(&self) -> Vec<SourceStatus> {
+        self.source_statuses()
+    }
+
+    fn epochs(&self, limit: usize) -> Vec<EpochStatus> {
+        let epochs = self.0.epochs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        epochs.iter().take(limit).cloned().collect()
+    }
+
+    fn health(&self) -> Health {
+        let mut problems = Vec::new();
+        problems.extend(self.engine().failure().map(|reason| format!("the engine failed: {reason}")));
+        if let Some(sinks) = self.0.sinks.get()
+            && let Some(failure) = sinks.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        {
+            problems.push(format!("the last epoch could not be committed: {failure}"));
+        }
+        for source in self.source_statuses().into_iter().filter(|source| source.state == "failed") {
+            problems.push(format!("source {} failed: {}", source.name, source.message.unwrap_or_default()));
+        }
+        let ready = self.0.ready.load(Ordering::Acquire);
+        let status = if !problems.is_empty() {
+            "failed"
+        } else if ready {
+            "running"
+        } else {
+            "starting"
+        };
+        Health { status: status.to_owned(), problems }
+    }
+
+    fn metrics(&self) -> String {
+        super::metrics::text(self, self.0.begun.elapsed())
+    }
+
+    async fn subscribe(&self, relation: &str, options: SubscribeOptions) -> Result<Subscription, LakeError> {
+        let relation = self.relation(relation)?;
+        if relation.kind == SqlKind::View {
+            let query = format!("SUBSCRIBE (SELECT * FROM \"{}\".\"{}\")", relation.name.schema, relation.name.name);
+            return self.subscribe_sql(&query).await;
+        }
+        self.follow(relation.id, relation.visible_schema(), options, None)
+    }
+
+    async fn subscribe_sql(&self, sql: &str) -> Result<Subscription, LakeError> {
+        let statement = parse_statement(sql)?;
+        match &statement.kind {
+            StatementKind::Subscribe(subscribe) | StatementKind::CopySubscribe(subscribe) => self.subscribe_to(subscribe, &statement.position).await,
+            _ => Err(not_supported("this is not a SUBSCRIBE")),
+        }
+    }
+
+    async fn insert(&self, table: &str, rows: Vec<RecordBatch>) -> Result<u64, LakeError> {
+        let relation = self.relation(table)?;
+        if relation.kind != SqlKind::Table {
+            return Err(not_supported(format!("{} is a {}: only tables can be written to", relation.name, relation.kind)));
+        }
+        let schema = relation.visible_schema();
+        let mut count = 0;
+        for batch in rows {
+            let columns = schema
+                .fields()
+                .iter()
+                .map(|field| match batch.column_by_name(field.name()) {
+                    Some(column) => Arc::clone(column),
+                    None => arrow::array::new_null_array(field.data_type(), batch.num_rows()),
+                })
+                .collect();
+            let fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+            let fields: Vec<Field> =
+                fields.into_iter().zip(&columns as &Vec<arrow::array::ArrayRef>).map(|(field, column)| field.with_data_type(column.data_type().clone())).collect();
+            let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(internal)?;
+            count += self.insert_rows(&relation, &batch).await?;
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,108 @@
+//! Statements that change what the lake consists of, sent while it runs.
+//!
+//! They are kept in a file beside the tables, in order, and applied after the folder's files at the next start.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use livelake_queries::catalog::{Created, Relation};
+use livelake_queries::statement::{DropRelation, RelationKind, Statement};
+use livelake_queries::Position;
+
+use crate::feeder::StopFeeding;
+use crate::lake::failure::{internal, not_supported};
+use crate::lake::folder::RUNTIME_STATEMENTS;
+use crate::lake::{Definitions, Lake, new_sink};
+use crate::service::LakeError;
+use crate::sink_driver::ChangeSinks;
+
+impl Lake {
+    fn define(&self, definitions: Definitions) {
+        *self.0.definitions.write().unwrap_or_else(std::sync::PoisonError::into_inner) = definitions;
+    }
+
+    /// Runs a CREATE. Answered when the new relation is whole; others go on meanwhile.
+    ///
+    /// # Errors
+    /// It does not plan, an option makes no sense, or the engine cannot do it; nothing is left behind then.
+    pub async fn create(&self, statement: &Statement) -> Result<(), LakeError> {
+        let _one_at_a_time = self.0.changing.lock().await;
+        let before = self.definitions();
+        let mut catalog = before.catalog.as_ref().clone();
+        let relation = match catalog.create(statement)? {
+            Created::Existed(_) => return Ok(()),
+            Created::New(relation) => relation,
+        };
+        let mut stored = before.stored.clone();
+        let added: Vec<Arc<Relation>> = catalog.iter().filter(|relation| before.catalog.by_id(relation.id).is_none()).cloned().collect();
+        for base in added.iter().filter(|relation| relation.is_base()) {
+            stored.0.insert(base.id, (0..base.visible).collect());
+        }
+        let sink = new_sink(&catalog, &relation)?;
+        if sink.is_some() && self.0.sinks.get().is_none() {
+            return Err(not_supported("this lake was started without tables, so sinks cannot be added while it runs"));
+        }
+        self.define(Definitions { catalog: Arc::new(catalog), stored });
+        for new in &added {
+            if let Err(error) = self.install(new) {
+                for new in &added {
+                    // those that were not reached are not there
+                    let _ = self.engine().drop_relation(new.id);
+                }
+                self.define(before);
+                return Err(error);
+            }
+        }
+        if let (Some(sink), Some(sinks)) = (sink, self.0.sinks.get()) {
+            sinks.driver.send(ChangeSinks::Add(sink)).await.map_err(internal)??;
+        }
+        self.remember(&format!("{};\n", statement.text))?;
+        self.start_sources();
+        self.flush().await?;
+        Ok(())
+    }
+
+    /// Runs a DROP.
+    ///
+    /// # Errors
+    /// It does not exist, or others read it and CASCADE is not said.
+    pub async fn drop_relation(&self, statement: &Statement, request: &DropRelation, position: &Position) -> Result<(), LakeError> {
+        let _one_at_a_time = self.0.changing.lock().await;
+        let before = self.definitions();
+        let mut catalog = before.catalog.as_ref().clone();
+        let dropped = catalog.drop_relation(request, position)?;
+        for relation in &dropped {
+            if let Some(sinks) = self.0.sinks.get() {
+                let followed = if relation.kind == RelationKind::Sink { relation.reads.first().copied() } else { Some(relation.id) };
+                if let Some(followed) = followed {
+                    sinks.driver.send(ChangeSinks::Remove(followed)).await.map_err(internal)??;
+                }
+            }
+            if relation.kind == RelationKind::Source {
+                let feeder = self.sources_now().remove(&relation.name.to_string()).and_then(|source| source.feeder);
+                if let Some(feeder) = feeder {
+                    // one that is gone has stopped
+                    let _ = feeder.send(StopFeeding).await;
+                }
+            }
+            if !matches!(relation.kind, RelationKind::View | RelationKind::Sink) {
+                self.engine().drop_relation(relation.id)?;
+            }
+        }
+        self.define(Definitions { catalog: Arc::new(catalog), stored: before.stored });
+        self.remember(&format!("{};\n", statement.text))
+    }
+
+    fn remember(&self, text: &str) -> Result<(), LakeError> {
+        let path = self.path().join(RUNTIME_STATEMENTS);
+        let write = || {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|error| internal(format!("the statement holds until the next start only: cannot write {}: {error}", path.display())))
+    }
+}

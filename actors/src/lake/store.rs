@@ -1,0 +1,167 @@
+//! The lake's durable side: which relation is kept in which Iceberg table, and how a start takes up where the last epoch ended.
+//!
+//! What is durable is the base relations. One with a snapshot sink is read back from that sink's table, and its source goes on at the
+//! epoch's positions; a table, or a source that its origin cannot give again, has a table in namespace `_base` if it has no sink. All
+//! other sources are read again from their beginning, and views are recomputed.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use livelake_dataflow::plan::RelationId;
+use livelake_dataflow::protocol::InputBatch;
+use livelake_queries::catalog::{Catalog, Detail, Relation};
+use livelake_queries::statement::RelationKind;
+use livelake_queries::{SqlError, SqlErrorKind};
+use livelake_sinks::{EpochRecord, Lake as Tables, LakeOptions, PartitionBy, SinkMode, TableName};
+use tokio::sync::mpsc;
+
+use crate::clock::AllPositions;
+use crate::config::Config;
+use crate::lake::Lake;
+use crate::lake::failure::internal;
+use crate::service::LakeError;
+
+/// The namespace of base relations that have no sink of their own.
+const BASE_NAMESPACE: &str = "_base";
+
+/// One table and the relation that it holds.
+#[derive(Clone, Debug)]
+pub struct SinkPlan {
+    /// The table.
+    pub table: TableName,
+    /// The relation.
+    pub relation: RelationId,
+    /// The relation's columns.
+    pub schema: SchemaRef,
+    /// How the table is divided.
+    pub partition_by: PartitionBy,
+    /// What the table shows.
+    pub mode: SinkMode,
+    /// A base relation whose rows are taken from this table at a start.
+    pub hydrates: bool,
+}
+
+/// The tables and where they were left.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The tables.
+    pub tables: Tables,
+    /// The newest epoch, if there is any.
+    pub newest: Option<EpochRecord>,
+}
+
+impl Store {
+    /// Opens a lake's tables for writing.
+    ///
+    /// # Errors
+    /// The folder cannot be written, another process writes, or the catalog cannot be read; in words.
+    pub async fn open(folder: &std::path::Path, config: &Config) -> Result<Store, LakeError> {
+        let mut options = LakeOptions::new(folder);
+        options.catalog.clone_from(&config.storage.catalog);
+        options.warehouse.clone_from(&config.storage.warehouse);
+        options.keep = config.epochs.keep;
+        options.writer = format!("livelake process {}", std::process::id());
+        let tables = Tables::open(&options).await.map_err(internal)?;
+        let newest = tables.newest().await.map_err(internal)?;
+        Ok(Store { tables, newest })
+    }
+
+    /// Where sources that are hydrated go on.
+    pub fn positions(&self) -> AllPositions {
+        let recorded = self.newest.as_ref().map(|epoch| epoch.positions.clone()).unwrap_or_default();
+        serde_json::from_value(recorded).unwrap_or_default()
+    }
+}
+
+/// All tables that a lake writes: its sinks, and `_base` for what could not be had again otherwise.
+///
+/// # Errors
+/// A sink's option that makes no sense, with its place.
+pub fn sink_plans(catalog: &Catalog, is_repeatable: &dyn Fn(&Relation) -> bool) -> Result<Vec<SinkPlan>, SqlError> {
+    let mut plans = Vec::new();
+    for sink in catalog.of_kind(RelationKind::Sink) {
+        let Detail::Sink { from, options } = &sink.detail else { continue };
+        let options = options.resolve(&|name| std::env::var(name).ok())?;
+        options.check_known(&["connector", "table", "partition_by", "mode", "every"])?;
+        if let Some(entry) = options.entry("connector")
+            && entry.value != "iceberg"
+        {
+            let message = format!("sinks with connector = '{}' are not supported yet", entry.value);
+            return Err(SqlError::new(SqlErrorKind::Unsupported, entry.position.clone(), message).with_hint("use connector = 'iceberg'"));
+        }
+        let Some(relation) = catalog.by_id(*from) else { continue };
+        let schema = relation.visible_schema();
+        let wrong = |name: &str, error: &dyn std::fmt::Display| {
+            let position = options.entry(name).map_or_else(|| sink.position.clone(), |entry| entry.position.clone());
+            SqlError::new(SqlErrorKind::InvalidOption, position, error.to_string())
+        };
+        let partition_by = PartitionBy::parse(options.get("partition_by").unwrap_or(""), &schema).map_err(|error| wrong("partition_by", &error))?;
+        let mode: SinkMode = options.get("mode").unwrap_or("snapshot").parse().map_err(|error| wrong("mode", &error))?;
+        let table = options.get("table").map_or_else(|| TableName::new(&sink.name.schema, &sink.name.name), TableName::parse);
+        let hydrates = relation.is_base() && mode == SinkMode::Snapshot && !plans.iter().any(|plan: &SinkPlan| plan.hydrates && plan.relation == *from);
+        plans.push(SinkPlan { table, relation: *from, schema, partition_by, mode, hydrates });
+    }
+    for relation in catalog.iter().filter(|relation| relation.is_base()) {
+        let hydrated = |id: RelationId| plans.iter().any(|plan| plan.hydrates && plan.relation == id);
+        let needed = match &relation.detail {
+            Detail::Table { .. } => true,
+            Detail::Source { .. } => !is_repeatable(relation),
+            // errors of a source that goes on in the middle do not come again
+            Detail::Errors { source } => hydrated(*source) || catalog.by_id(*source).is_some_and(|source| !is_repeatable(source)),
+            _ => false,
+        };
+        if needed && !hydrated(relation.id) {
+            let name = format!("{}__{}", relation.name.schema, relation.name.name);
+            let table = if relation.kind == RelationKind::Errors {
+                TableName::new(&relation.name.schema, &relation.name.name)
+            } else {
+                TableName::new(BASE_NAMESPACE, name)
+            };
+            plans.push(SinkPlan {
+                table,
+                relation: relation.id,
+                schema: relation.visible_schema(),
+                partition_by: PartitionBy::default(),
+                mode: SinkMode::Snapshot,
+                hydrates: true,
+            });
+        }
+    }
+    Ok(plans)
+}
+
+impl Lake {
+    /// Gives base relations the rows that their tables have; returns the names of those that were found. To be called before anything
+    /// else is given to the engine, and followed by a tick.
+    ///
+    /// # Errors
+    /// A table that cannot be read.
+    pub async fn hydrate(&self, store: &Store, plans: &[SinkPlan]) -> Result<Vec<String>, LakeError> {
+        let mut found = Vec::new();
+        if store.newest.is_none() {
+            return Ok(found);
+        }
+        let existing = store.tables.tables().await.map_err(internal)?;
+        let definitions = self.definitions();
+        for plan in plans.iter().filter(|plan| plan.hydrates) {
+            let Some(relation) = definitions.catalog.by_id(plan.relation) else { continue };
+            if !existing.iter().any(|table| table.table == plan.table) {
+                // a source whose table was never written had nothing durable; its errors may simply never have happened
+                if relation.kind == RelationKind::Errors {
+                    found.push(relation.name.to_string());
+                }
+                continue;
+            }
+            let schema = definitions.stored.schema(relation);
+            let (send, mut receive) = mpsc::channel(4);
+            let (tables, table, wanted) = (store.tables.clone(), plan.table.clone(), Arc::clone(&schema));
+            let reading = tokio::spawn(async move { tables.read(&table, wanted, send).await });
+            while let Some(rows) = receive.recv().await {
+                self.engine().push(plan.relation, InputBatch::Rows { rows, ops: None })?;
+            }
+            reading.await.map_err(internal)?.map_err(internal)?;
+            found.push(relation.name.to_string());
+        }
+        Ok(found)
+    }
+}

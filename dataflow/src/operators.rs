@@ -1,0 +1,12 @@
+//! The operators, one family a file.
+
+pub mod arrange;
+pub mod combine;
+pub mod distribute;
+pub mod join;
+pub mod map;
+pub mod reduce;
+pub mod temporal;
+pub mod topk;
+pub mod upsert;
+pub mod window;

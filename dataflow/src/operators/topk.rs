@@ -1,0 +1,266 @@
+//! The first rows of each group in an order, maintained: ORDER BY … LIMIT, row numbers, and MIN and MAX as the first row.
+//!
+//! The arrangement's values begin with the ordering columns, encoded so that bytes compare as the order asks. So the first rows of a
+//! group are a prefix of its values, and a change costs a read of that prefix before and after, not of the group: one hot group is
+//! as cheap as a small one.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use differential_dataflow::trace::TraceReader;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::operator::Operator;
+use timely::progress::{Antichain, Timestamp as _};
+
+use crate::batch::RowBatch;
+use crate::delta::{Delta, DeltaStream, record_batch};
+use crate::errors::ErrorLog;
+use crate::operators::arrange::{ArrangedRows, batches_before, release_before};
+use crate::protocol::Timestamp;
+use crate::rows::{RowCodec, Rows};
+
+/// Which rows to keep, and how to put them out.
+#[derive(Debug)]
+pub struct TopKOutput {
+    /// Rows to leave out first.
+    pub offset: u64,
+    /// Rows to keep; absent: all.
+    pub limit: Option<u64>,
+    /// Whether the row's number is the last output column.
+    pub row_number: bool,
+    /// Decodes the partition columns.
+    pub keys: RowCodec,
+    /// Decodes the values: ordering columns first, then the others.
+    pub vals: RowCodec,
+    /// For each output column (but the number): (in the key?, its position there).
+    pub parts: Vec<(bool, usize)>,
+    /// Names and types of the output.
+    pub schema: SchemaRef,
+}
+
+/// A value of the kept prefix: where it is, how many of it are kept, and the number of the first of them.
+type Kept = (usize, usize, i64, u64);
+
+/// One key's values in several batches, in order.
+struct GroupReader<'a> {
+    batches: &'a [Rc<RowBatch>],
+    /// Remaining value positions per batch.
+    ranges: Vec<std::ops::Range<usize>>,
+}
+
+impl GroupReader<'_> {
+    /// The next value in order with its multiplicity, counting updates of batch `limited` only up to `time`.
+    fn next(&mut self, limited: Option<(usize, Timestamp, &dyn Fn(Timestamp) -> Timestamp)>) -> Option<(usize, usize, i64)> {
+        loop {
+            let mut least: Option<(usize, usize)> = None;
+            for (at, range) in self.ranges.iter().enumerate() {
+                if range.start >= range.end {
+                    continue;
+                }
+                let candidate = self.batches[at].val(range.start);
+                if least.is_none_or(|(best, val)| candidate < self.batches[best].val(val)) {
+                    least = Some((at, range.start));
+                }
+            }
+            let (at, val) = least?;
+            let mut count = 0i64;
+            for (other, range) in self.ranges.iter_mut().enumerate() {
+                let batch = &self.batches[other];
+                if range.start < range.end && batch.val(range.start) == self.batches[at].val(val) {
+                    for update in batch.updates_of(range.start) {
+                        let counts = match limited {
+                            Some((fresh, until, shown)) if fresh == other => shown(batch.time(update)) <= until,
+                            _ => true,
+                        };
+                        if counts {
+                            count += batch.diff(update)[0] as i64;
+                        }
+                    }
+                    range.start += 1;
+                }
+            }
+            if count != 0 {
+                return Some((at, val, count));
+            }
+        }
+    }
+}
+
+impl TopKOutput {
+    /// The kept prefix: values with multiplicity and first row number.
+    fn kept(&self, mut next: impl FnMut() -> Option<(usize, usize, i64)>, negative: &mut bool) -> Vec<Kept> {
+        let end = self.limit.map(|limit| self.offset.saturating_add(limit));
+        let mut seen = 0u64;
+        let mut kept = Vec::new();
+        while end.is_none_or(|end| seen < end)
+            && let Some((at, val, count)) = next()
+        {
+            if count < 0 {
+                *negative = true;
+                continue;
+            }
+            let first = seen.max(self.offset);
+            let last = end.map_or(seen + count as u64, |end| end.min(seen + count as u64));
+            if last > first {
+                kept.push((at, val, (last - first) as i64, first + 1));
+            }
+            seen += count as u64;
+        }
+        kept
+    }
+
+    fn delta(&self, keys: &Rows, vals: &Rows, numbers: Vec<i64>, diffs: Vec<i64>) -> Result<Delta, ArrowError> {
+        let (key_columns, val_columns) = (self.keys.decode(keys.iter())?, self.vals.decode(vals.iter())?);
+        let mut columns: Vec<ArrayRef> = self
+            .parts
+            .iter()
+            .map(|(in_key, position)| Arc::clone(if *in_key { &key_columns[*position] } else { &val_columns[*position] }))
+            .collect();
+        if self.row_number {
+            columns.push(Arc::new(Int64Array::from(numbers)));
+        }
+        Ok(Delta { rows: record_batch(Arc::clone(&self.schema), columns, diffs.len())?, diffs: Some(diffs.into()) })
+    }
+}
+
+/// Output rows of one time that have not been put out.
+#[derive(Debug, Default)]
+struct Changed {
+    keys: Rows,
+    vals: Rows,
+    numbers: Vec<i64>,
+    diffs: Vec<i64>,
+}
+
+impl Changed {
+    fn push(&mut self, result: &TopKOutput, key: &[u8], val: &[u8], count: i64, first: u64, sign: i64) {
+        if !result.row_number {
+            self.keys.push(key);
+            self.vals.push(val);
+            self.numbers.push(0);
+            self.diffs.push(sign * count);
+            return;
+        }
+        for number in first..first + count as u64 {
+            self.keys.push(key);
+            self.vals.push(val);
+            self.numbers.push(number as i64);
+            self.diffs.push(sign);
+        }
+    }
+}
+
+/// Turns an arrangement by partition, ordered within, into the first rows. Updates before `as_of` count as of `as_of`.
+pub fn top_k<'scope>(arranged: ArrangedRows<'scope>, result: TopKOutput, as_of: Timestamp, errors: ErrorLog, name: &str) -> DeltaStream<'scope> {
+    let mut trace = arranged.trace;
+    arranged.stream.unary_frontier(Pipeline, name, move |initial, _| {
+        drop(initial);
+        let mut done = Antichain::from_elem(Timestamp::minimum());
+        move |(input, _), output| {
+            input.for_each(|capability, spans| {
+                let Some(least) = capability.least().copied() else { return };
+                let earliest = as_of.max(least);
+                for span in spans.drain(..) {
+                    let Some(fresh) = &span.inner else { continue };
+                    let mut batches = batches_before(&mut trace, span.lower());
+                    let mut positions = vec![0usize; batches.len()];
+                    batches.push(Rc::clone(fresh));
+                    let mut out: BTreeMap<Timestamp, Changed> = BTreeMap::new();
+                    for key_at in 0..fresh.key_count() {
+                        change_of_key(&result, &batches, &mut positions, key_at, earliest, &mut out, &errors);
+                    }
+                    for (time, changed) in out {
+                        match result.delta(&changed.keys, &changed.vals, changed.numbers, changed.diffs) {
+                            Ok(delta) => output.session(&capability.delayed(&time, 0)).give(delta),
+                            Err(error) => errors.push(time, error.to_string(), String::new(), 1),
+                        }
+                    }
+                    done.clone_from(span.upper());
+                    release_before(&mut trace, &done);
+                }
+            });
+            trace.advance_upper(&mut done);
+            release_before(&mut trace, &done);
+        }
+    })
+}
+
+/// What the changes of one key, in the last of the batches, do to its kept prefix, time by time.
+fn change_of_key(
+    result: &TopKOutput,
+    batches: &[Rc<RowBatch>],
+    positions: &mut [usize],
+    key_at: usize,
+    earliest: Timestamp,
+    out: &mut BTreeMap<Timestamp, Changed>,
+    errors: &ErrorLog,
+) {
+    let fresh_at = batches.len() - 1;
+    let fresh = &batches[fresh_at];
+    let key = fresh.key(key_at);
+    let mut ranges: Vec<std::ops::Range<usize>> = Vec::with_capacity(batches.len());
+    for (batch, position) in batches[..fresh_at].iter().zip(positions) {
+        *position = batch.seek(*position, key);
+        ranges.push(if *position < batch.key_count() && batch.key(*position) == key { batch.vals_of(*position) } else { 0..0 });
+    }
+    ranges.push(fresh.vals_of(key_at));
+    let shown = |time: Timestamp| time.max(earliest);
+    let mut times: Vec<Timestamp> =
+        fresh.vals_of(key_at).flat_map(|val| fresh.updates_of(val)).map(|update| shown(fresh.time(update))).collect();
+    times.sort_unstable();
+    times.dedup();
+
+    let mut negative = false;
+    let mut read = |until: Option<Timestamp>| {
+        let mut reader = GroupReader { batches, ranges: ranges.clone() };
+        match until {
+            None => {
+                reader.ranges[fresh_at] = 0..0;
+                result.kept(|| reader.next(None), &mut negative)
+            }
+            Some(until) => result.kept(|| reader.next(Some((fresh_at, until, &shown))), &mut negative),
+        }
+    };
+    let mut before = read(None);
+    for time in times {
+        let after = read(Some(time));
+        let changed = out.entry(time).or_default();
+        diff_kept(result, batches, key, &before, &after, changed);
+        before = after;
+    }
+    if negative {
+        errors.push(earliest, "more rows were retracted than there were".to_owned(), String::new(), 1);
+    }
+}
+
+/// Puts out what differs between two kept prefixes; both are in the order of values.
+fn diff_kept(result: &TopKOutput, batches: &[Rc<RowBatch>], key: &[u8], before: &[Kept], after: &[Kept], changed: &mut Changed) {
+    let value = |kept: &Kept| batches[kept.0].val(kept.1);
+    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(left), Some(right)) => value(left).cmp(value(right)),
+        };
+        let gone = if order.is_le() { old.next() } else { None };
+        let come = if order.is_ge() { new.next() } else { None };
+        if let (Some(gone), Some(come)) = (gone, come)
+            && gone.2 == come.2
+            && (gone.3 == come.3 || !result.row_number)
+        {
+            continue;
+        }
+        if let Some(gone) = gone {
+            changed.push(result, key, value(gone), gone.2, gone.3, -1);
+        }
+        if let Some(come) = come {
+            changed.push(result, key, value(come), come.2, come.3, 1);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Rows as bytes: the one encoding behind grouping, join keys, ordering and equality.
+//!
+//! Columns are encoded with `arrow::row`: comparing two encodings byte by byte is comparing the rows. What SQL calls equal must
+//! encode equally, so floats are normalised first: -0.0 becomes 0.0 and every NaN the same NaN (which is greater than all
+//! other numbers, as in PostgreSQL). NULL encodes as a value of its own.
+//!
+//! [`Rows`] keeps many encoded rows in one flat buffer. Rows of fixed width (numbers, dates, stamps) need no offsets at all.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
+use differential_dataflow::trace::implementations::OffsetList;
+use serde::{Deserialize, Serialize};
+
+/// Many byte rows in one buffer.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Rows {
+    bytes: Vec<u8>,
+    len: usize,
+    shape: Shape,
+}
+
+/// Where a row begins and ends in the buffer.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+enum Shape {
+    /// No row yet.
+    #[default]
+    Empty,
+    /// All rows have this many bytes.
+    Fixed(usize),
+    /// The end of each row. 32 bits an entry until the buffer passes 4 GiB.
+    Ends(OffsetList),
+}
+
+impl Rows {
+    /// No rows, with room for some.
+    pub fn with_capacity(rows: usize, bytes: usize) -> Rows {
+        Rows { bytes: Vec::with_capacity(bytes), len: 0, shape: if rows == 0 { Shape::Empty } else { Shape::default() } }
+    }
+
+    /// `len` rows without bytes, for sets that have keys and no values.
+    pub fn empty_rows(len: usize) -> Rows {
+        Rows { bytes: Vec::new(), len, shape: if len == 0 { Shape::Empty } else { Shape::Fixed(0) } }
+    }
+
+    /// How many rows.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes that the buffer and offsets take.
+    pub fn heap_size(&self) -> usize {
+        self.bytes.capacity()
+            + match &self.shape {
+                Shape::Ends(ends) => ends.len() * 4,
+                _ => 0,
+            }
+    }
+
+    /// Appends a row.
+    #[inline]
+    pub fn push(&mut self, row: &[u8]) {
+        match &mut self.shape {
+            Shape::Fixed(width) if *width == row.len() => {}
+            Shape::Ends(ends) => ends.push(self.bytes.len() + row.len()),
+            Shape::Empty => self.shape = Shape::Fixed(row.len()),
+            Shape::Fixed(width) => {
+                let mut ends = OffsetList::with_capacity(self.len + 1);
+                for index in 1..=self.len {
+                    ends.push(index * *width);
+                }
+                ends.push(self.bytes.len() + row.len());
+                self.shape = Shape::Ends(ends);
+            }
+        }
+        self.bytes.extend_from_slice(row);
+        self.len += 1;
+    }
+
+    /// The row at a position.
+    ///
+    /// # Panics
+    /// Beyond the end.
+    #[inline]
+    pub fn get(&self, index: usize) -> &[u8] {
+        match &self.shape {
+            Shape::Fixed(width) => {
+                debug_assert!(index < self.len);
+                &self.bytes[index * width..(index + 1) * width]
+            }
+            Shape::Ends(ends) => {
+                let begin = if index == 0 { 0 } else { ends.index(index - 1) };
+                &self.bytes[begin..ends.index(index)]
+            }
+            Shape::Empty => panic!("row {index} of no rows"),
+        }
+    }
+
+    /// All rows in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len).map(|index| self.get(index))
+    }
+
+    /// Gives back memory that is not used.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+}
+
+/// Turns some columns of a batch into [`Rows`] and back.
+#[derive(Debug)]
+pub struct RowCodec {
+    converter: Option<RowConverter>,
+    columns: Vec<usize>,
+    types: Vec<DataType>,
+}
+
+impl RowCodec {
+    /// A codec for these columns of batches of that schema, each ascending with NULL first.
+    ///
+    /// # Errors
+    /// A column's type cannot be encoded (maps).
+    pub fn new(schema: &SchemaRef, columns: &[usize]) -> Result<RowCodec, ArrowError> {
+        let fields = columns.iter().map(|c| SortField::new(schema.field(*c).data_type().clone())).collect();
+        Self::with_fields(schema, columns, fields)
+    }
+
+    /// A codec whose byte order is the order asked for, column by column.
+    ///
+    /// # Errors
+    /// A column's type cannot be encoded (maps).
+    pub fn with_fields(schema: &SchemaRef, columns: &[usize], fields: Vec<SortField>) -> Result<RowCodec, ArrowError> {
+        let types = columns.iter().map(|c| schema.field(*c).data_type().clone()).collect();
+        let converter = if columns.is_empty() { None } else { Some(RowConverter::new(fields)?) };
+        Ok(RowCodec { converter, columns: columns.to_vec(), types })
+    }
+
+    /// The columns that it encodes, in order.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    /// Encodes the codec's columns of a batch's `columns`.
+    ///
+    /// # Errors
+    /// The columns are not of the codec's types.
+    pub fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Encoded, ArrowError> {
+        let Some(converter) = &self.converter else { return Ok(Encoded { rows: None, len: rows }) };
+        let picked: Vec<ArrayRef> = self.columns.iter().map(|c| normalise(&columns[*c])).collect();
+        Ok(Encoded { rows: Some(converter.convert_columns(&picked)?), len: rows })
+    }
+
+    /// The columns of encoded rows, in the codec's order.
+    ///
+    /// # Errors
+    /// A row does not come from a codec of the same types.
+    pub fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, ArrowError> {
+        let Some(converter) = &self.converter else { return Ok(Vec::new()) };
+        let parser = converter.parser();
+        converter.convert_rows(rows.into_iter().map(|row| parser.parse(row)))
+    }
+
+    /// The types of the columns, in the codec's order.
+    pub fn types(&self) -> &[DataType] {
+        &self.types
+    }
+}
+
+/// Freshly encoded rows of one batch.
+#[derive(Debug)]
+pub struct Encoded {
+    rows: Option<arrow::row::Rows>,
+    len: usize,
+}
+
+impl Encoded {
+    /// The row at a position.
+    #[inline]
+    pub fn get(&self, index: usize) -> &[u8] {
+        match &self.rows {
+            // SAFETY of the public `row`: it checks the index; data() borrows the buffer.
+            Some(rows) => rows.row(index).data(),
+            None => &[],
+        }
+    }
+
+    /// How many rows.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Floats with one zero and one NaN; all else as it is.
+fn normalise(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Float64 => {
+            let values = column.as_primitive::<Float64Type>();
+            if values.values().iter().any(|v| v.is_nan() || (*v == 0.0 && v.is_sign_negative())) {
+                Arc::new(values.unary::<_, Float64Type>(|v| if v.is_nan() { f64::NAN } else { v + 0.0 }))
+            } else {
+                Arc::clone(column)
+            }
+        }
+        DataType::Float32 => {
+            let values = column.as_primitive::<Float32Type>();
+            if values.values().iter().any(|v| v.is_nan() || (*v == 0.0 && v.is_sign_negative())) {
+                Arc::new(values.unary::<_, Float32Type>(|v| if v.is_nan() { f32::NAN } else { v + 0.0 }))
+            } else {
+                Arc::clone(column)
+            }
+        }
+        _ => Arc::clone(column),
+    }
+}
+
+/// The hash that deals rows to workers and finds them in tables. Rows are already compact, so a fast hash over bytes does.
+#[inline]
+pub fn hash_row(row: &[u8]) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = HASHER.build_hasher();
+    hasher.write(row);
+    hasher.finish()
+}
+
+/// Fixed seeds: all workers, of all processes, must agree on where a key lives.
+static HASHER: ahash::RandomState = ahash::RandomState::with_seeds(0x6c69, 0x7665, 0x6c61, 0x6b65);

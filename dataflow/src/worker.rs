@@ -1,0 +1,372 @@
+//! A worker thread: builds dataflows as told, feeds them, runs them, and reports.
+//!
+//! The loop drains commands, runs timely (parking only when there is nothing to do: whoever sends a command unparks the thread after
+//! enqueuing it), reports how far each relation is, and goes on with peeks and subscriptions. It does no I/O and holds no lock across a step.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use differential_dataflow::trace::TraceReader;
+use timely::progress::Antichain;
+use timely::worker::Worker;
+
+use crate::board::{Board, RelationSize};
+use crate::command::{Command, Response};
+use crate::delta::Delta;
+use crate::errors::ErrorLog;
+use crate::lanes::Lanes;
+use crate::layout::Layout;
+use crate::operators::arrange::{arrange, element};
+use crate::operators::distribute::distribute;
+use crate::operators::temporal::Ticks;
+use crate::operators::upsert::{PushedBatch, upsert};
+use crate::peek::Peek;
+use crate::plan::RelationId;
+use crate::protocol::{EngineError, Envelope, InputBatch, Op, SourceSpec, Timestamp, ViewSpec};
+use crate::relation::{Arrangement, DeltaInput, Relation, SourceInput, UpsertInput};
+use crate::render::{Renderer, view_layout};
+use crate::subscription::Follower;
+
+/// How long a worker may sleep when nothing is to be done; commands wake it at once.
+const IDLE_PARK: Duration = Duration::from_millis(500);
+
+/// See the module's text.
+#[allow(missing_debug_implementations)]
+pub struct WorkerLoop<'w> {
+    worker: &'w mut Worker,
+    commands: Receiver<Command>,
+    responses: Sender<Response>,
+    board: Arc<Board>,
+    retention_us: Timestamp,
+    relations: HashMap<RelationId, Relation>,
+    ticks: Ticks,
+    /// The next timestamp that inputs can still give.
+    clock: Timestamp,
+    pushed: Vec<(RelationId, u64, InputBatch)>,
+    peeks: Vec<Peek>,
+    followers: Vec<Follower>,
+}
+
+impl<'w> WorkerLoop<'w> {
+    /// A worker without relations.
+    pub fn new(worker: &'w mut Worker, commands: Receiver<Command>, responses: Sender<Response>, board: Arc<Board>, retention_us: Timestamp) -> Self {
+        WorkerLoop {
+            worker,
+            commands,
+            responses,
+            board,
+            retention_us,
+            relations: HashMap::new(),
+            ticks: Ticks::default(),
+            clock: 0,
+            pushed: Vec::new(),
+            peeks: Vec::new(),
+            followers: Vec::new(),
+        }
+    }
+
+    /// Runs until told to stop, or until the handle is gone.
+    pub fn run(mut self) {
+        loop {
+            loop {
+                match self.commands.try_recv() {
+                    Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return self.stop(),
+                    Ok(command) => self.obey(command),
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            let park = if self.peeks.is_empty() { Some(IDLE_PARK) } else { Some(Duration::ZERO) };
+            self.worker.step_or_park(park);
+            self.report();
+            self.work_on_peeks();
+            self.work_on_followers();
+        }
+    }
+
+    fn stop(self) {
+        for dataflow in self.worker.installed_dataflows() {
+            self.worker.drop_dataflow(dataflow);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::CreateSource(spec, reply) => {
+                let outcome = self.create_source(&spec);
+                let _ = reply.send(outcome);
+            }
+            Command::CreateView(spec, as_of, reply) => {
+                let outcome = self.create_view(&spec, as_of);
+                let _ = reply.send(outcome);
+            }
+            Command::Drop(id, reply) => {
+                let outcome = self.drop_relation(id);
+                let _ = reply.send(outcome);
+            }
+            Command::Push(id, sequence, batch) => self.pushed.push((id, sequence, batch)),
+            Command::AdvanceTo(time) => self.advance_to(time),
+            Command::Peek(number, request) => self.peeks.push(Peek::new(number, request)),
+            Command::Subscribe(number, id, as_of) => self.follow(number, id, as_of),
+            Command::Unsubscribe(number) => self.followers.retain(|follower| follower.number != number),
+            Command::Shutdown => {}
+        }
+    }
+
+    fn create_source(&mut self, spec: &SourceSpec) -> Result<(), EngineError> {
+        let failed = |reason: String| EngineError::ViewFailed(spec.id, reason);
+        let layout = Layout::new(&spec.schema, &spec.key).map_err(|error| failed(error.to_string()))?;
+        let codecs = layout.again().map_err(|error| failed(error.to_string()))?.into_codecs();
+        let errors = ErrorLog::default();
+        let dataflow = self.worker.next_dataflow_index();
+        let (clock, name, log) = (self.clock, spec.name.as_str(), errors.clone());
+        let (input, trace) = match spec.envelope {
+            Envelope::Upsert => self.worker.dataflow_named(name, |scope| {
+                let mut input = UpsertInput::new();
+                let arranged = upsert(input.to_stream(scope), codecs.0, codecs.1, log, name);
+                input.advance_to(clock);
+                (SourceInput::Upsert(input), Some(arranged.trace))
+            }),
+            Envelope::Append if spec.keep => self.worker.dataflow_named(name, |scope| {
+                let mut input = DeltaInput::new();
+                let arranged =
+                    arrange(distribute(input.to_stream(scope), codecs.0, codecs.1, false, log), Lanes::multiplicity(), name);
+                input.advance_to(clock);
+                (SourceInput::Append(input), Some(arranged.trace))
+            }),
+            Envelope::Append => (SourceInput::Readers(Vec::new()), None),
+        };
+        let kept = trace.is_some();
+        let relation = Relation {
+            name: spec.name.clone(),
+            arrangement: trace.map(|trace| Arrangement { trace, layout: std::rc::Rc::new(layout) }),
+            input: Some(input),
+            readers: Vec::new(),
+            reads: Vec::new(),
+            dataflows: if kept { vec![dataflow] } else { Vec::new() },
+            errors,
+            since: clock.saturating_sub(1),
+            reported: 0,
+        };
+        self.relations.insert(spec.id, relation);
+        Ok(())
+    }
+
+    fn create_view(&mut self, spec: &ViewSpec, as_of: Timestamp) -> Result<(), EngineError> {
+        let failed = |reason: String| EngineError::ViewFailed(spec.id, reason);
+        let layout = view_layout(&spec.plan, &spec.key).map_err(failed)?;
+        let codecs = layout.again().map_err(|error| failed(error.to_string()))?.into_codecs();
+        let errors = ErrorLog::default();
+        let dataflow = self.worker.next_dataflow_index();
+        let (relations, ticks, clock) = (&mut self.relations, self.ticks.clone(), self.clock);
+        let (rendered, inputs) = self.worker.dataflow_named(&spec.name, |scope| {
+            let mut renderer = Renderer { scope, relations, inputs: Vec::new(), as_of, errors: errors.clone(), ticks };
+            let rendered = renderer.render(&spec.plan).map(|stream| {
+                arrange(distribute(stream, codecs.0, codecs.1, false, errors.clone()), Lanes::multiplicity(), &spec.name).trace
+            });
+            (rendered, renderer.inputs)
+        });
+        let trace = match rendered {
+            Ok(trace) => trace,
+            Err(reason) => {
+                drop(inputs);
+                self.worker.drop_dataflow(dataflow);
+                return Err(failed(reason));
+            }
+        };
+        for (read, mut input) in inputs {
+            input.advance_to(clock);
+            if let Some(Relation { input: Some(SourceInput::Readers(readers)), .. }) = self.relations.get_mut(&read) {
+                readers.push((spec.id, input));
+            }
+        }
+        let reads = spec.plan.reads();
+        for read in &reads {
+            if let Some(relation) = self.relations.get_mut(read) {
+                relation.readers.push(spec.id);
+            }
+        }
+        let relation = Relation {
+            name: spec.name.clone(),
+            arrangement: Some(Arrangement { trace, layout: std::rc::Rc::new(layout) }),
+            input: None,
+            readers: Vec::new(),
+            reads,
+            dataflows: vec![dataflow],
+            errors,
+            since: as_of,
+            reported: 0,
+        };
+        self.relations.insert(spec.id, relation);
+        Ok(())
+    }
+
+    fn drop_relation(&mut self, id: RelationId) -> Result<(), EngineError> {
+        let relation = self.relations.get(&id).ok_or(EngineError::UnknownRelation(id))?;
+        if let Some(reader) = relation.readers.first() {
+            return Err(EngineError::InUse { relation: id, reader: *reader });
+        }
+        let mut ended = Vec::new();
+        self.followers.retain(|follower| {
+            let stays = follower.relation != id;
+            if !stays {
+                ended.push(follower.number);
+            }
+            stays
+        });
+        for number in ended {
+            self.respond(Response::Ended(number, None));
+        }
+        if let Some(relation) = self.relations.remove(&id) {
+            for read in &relation.reads {
+                if let Some(read) = self.relations.get_mut(read) {
+                    read.readers.retain(|reader| *reader != id);
+                    if let Some(SourceInput::Readers(readers)) = &mut read.input {
+                        readers.retain(|(reader, _)| *reader != id);
+                    }
+                }
+            }
+            let dataflows = relation.dataflows.clone();
+            drop(relation);
+            dataflows.into_iter().for_each(|dataflow| self.worker.drop_dataflow(dataflow));
+        }
+        Ok(())
+    }
+
+    /// Closes the tick: feeds what was pushed at its timestamp and lets all inputs pass it.
+    fn advance_to(&mut self, time: Timestamp) {
+        let time = time.max(self.clock);
+        for relation in self.relations.values_mut() {
+            match &mut relation.input {
+                Some(SourceInput::Upsert(input)) => input.advance_to(time),
+                Some(SourceInput::Append(input)) => input.advance_to(time),
+                Some(SourceInput::Readers(readers)) => readers.iter_mut().for_each(|(_, input)| input.advance_to(time)),
+                None => {}
+            }
+        }
+        for (id, sequence, batch) in std::mem::take(&mut self.pushed) {
+            let Some(relation) = self.relations.get_mut(&id) else { continue };
+            match (&mut relation.input, batch) {
+                (Some(SourceInput::Upsert(input)), InputBatch::Rows { rows, ops }) => {
+                    input.send(PushedBatch { sequence, rows: Some((rows, ops)) });
+                }
+                (Some(SourceInput::Upsert(input)), InputBatch::Truncate) => input.send(PushedBatch { sequence, rows: None }),
+                (Some(SourceInput::Append(input)), InputBatch::Rows { rows, ops }) => input.send(to_delta(rows, ops)),
+                (Some(SourceInput::Readers(readers)), InputBatch::Rows { rows, ops }) => {
+                    let delta = to_delta(rows, ops);
+                    readers.iter_mut().for_each(|(_, input)| input.send(delta.clone()));
+                }
+                (_, InputBatch::Truncate) => {
+                    relation.errors.push(time, "a source without a key cannot be truncated".to_owned(), String::new(), 1);
+                }
+                (None, _) => {}
+            }
+        }
+        self.clock = time + 1;
+        let clock = self.clock;
+        let since = time.saturating_sub(self.retention_us);
+        for relation in self.relations.values_mut() {
+            match &mut relation.input {
+                Some(SourceInput::Upsert(input)) => input.advance_to(clock),
+                Some(SourceInput::Append(input)) => input.advance_to(clock),
+                Some(SourceInput::Readers(readers)) => readers.iter_mut().for_each(|(_, input)| input.advance_to(clock)),
+                None => {}
+            }
+            if since > relation.since {
+                relation.since = since;
+                if let Some(arrangement) = &mut relation.arrangement {
+                    arrangement.trace.set_logical_compaction(Antichain::from_elem(since).borrow());
+                }
+            }
+        }
+        self.ticks.close(time);
+        self.ticks.forget_before(self.board.least_frontier());
+    }
+
+    fn report(&mut self) {
+        let index = self.worker.index();
+        let mut upper = Antichain::new();
+        let mut failures = Vec::new();
+        for (id, relation) in &mut self.relations {
+            let errors = relation.errors.take();
+            if !errors.is_empty() {
+                failures.push(Response::Errors(*id, errors));
+            }
+            let Some(arrangement) = &mut relation.arrangement else { continue };
+            arrangement.trace.read_upper(&mut upper);
+            let frontier = element(upper.borrow()).unwrap_or(Timestamp::MAX);
+            if frontier != relation.reported {
+                relation.reported = frontier;
+                arrangement.trace.set_physical_compaction(upper.borrow());
+                let mut size = RelationSize::default();
+                arrangement.trace.map_spans(|span| {
+                    if let Some(batch) = &span.inner {
+                        size.updates += batch.update_count() as u64;
+                        size.bytes += batch.heap_size() as u64;
+                    }
+                });
+                self.board.report(*id, index, frontier, size);
+            }
+        }
+        failures.into_iter().for_each(|failure| self.respond(failure));
+    }
+
+    fn work_on_peeks(&mut self) {
+        let mut at = 0;
+        while at < self.peeks.len() {
+            let id = self.peeks[at].relation();
+            match self.peeks[at].work(self.relations.get_mut(&id)) {
+                Some(answer) => {
+                    let peek = self.peeks.swap_remove(at);
+                    self.respond(Response::Peeked(peek.number, answer));
+                }
+                None => at += 1,
+            }
+        }
+    }
+
+    fn follow(&mut self, number: u64, id: RelationId, as_of: Timestamp) {
+        let outcome = match self.relations.get(&id) {
+            None => Err(EngineError::UnknownRelation(id)),
+            Some(relation) => match &relation.arrangement {
+                None => Err(EngineError::NotArranged(id)),
+                Some(_) if as_of < relation.since => Err(EngineError::Compacted { as_of, since: relation.since }),
+                Some(arrangement) => Ok(Follower::new(number, id, arrangement, as_of)),
+            },
+        };
+        match outcome {
+            Ok(follower) => self.followers.push(follower),
+            Err(error) => self.respond(Response::Ended(number, Some(error))),
+        }
+    }
+
+    fn work_on_followers(&mut self) {
+        let worker = self.worker.index();
+        let mut said = Vec::new();
+        self.followers.retain_mut(|follower| match follower.poll() {
+            Ok(None) => true,
+            Ok(Some((changes, upper))) => {
+                said.push(Response::Followed { number: follower.number, worker, changes, upper });
+                true
+            }
+            Err(error) => {
+                said.push(Response::Ended(follower.number, Some(EngineError::ViewFailed(follower.relation, error.to_string()))));
+                false
+            }
+        });
+        said.into_iter().for_each(|response| self.respond(response));
+    }
+
+    /// The collector outlives the workers; a message that it no longer takes is about an engine that is being dropped.
+    fn respond(&self, response: Response) {
+        let _ = self.responses.send(response);
+    }
+}
+
+/// Inserted rows count once, retracted ones minus once.
+fn to_delta(rows: arrow::record_batch::RecordBatch, ops: Option<Vec<u8>>) -> Delta {
+    let minus = |op: u8| op == Op::Retract as u8 || op == Op::Delete as u8;
+    let diffs = ops.map(|ops| ops.into_iter().map(|op| if minus(op) { -1 } else { 1 }).collect());
+    Delta { rows, diffs }
+}

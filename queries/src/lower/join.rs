@@ -1,0 +1,236 @@
+//! Joins. The engine joins equal keys; the other kinds are made of that: a semi-join is a join with the distinct keys, an
+//! anti-join is what remains when the semi-join is taken away, and an outer join is the inner one and the anti-join padded
+//! with NULLs. All of that is exact for bags: taking away is negation, not a set difference.
+
+use std::sync::Arc;
+
+use datafusion::common::{Column, DFSchemaRef, JoinType, NullEquality, ScalarValue};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::utils::{split_conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Literal;
+use livelake_dataflow::plan::Plan;
+
+use super::{Lowering, Rows, engine_schema, map, unsupported};
+
+/// The two inputs of a join and its condition.
+struct Sides<'a> {
+    left: &'a Rows,
+    right: &'a Rows,
+    on: Vec<(Expr, Expr)>,
+    filter: Vec<Expr>,
+    null_equals_null: bool,
+}
+
+impl Lowering<'_> {
+    pub(super) fn join(&self, join: &Join) -> Result<Rows> {
+        let (left, right) = (self.node(&join.left)?, self.node(&join.right)?);
+        let sides = Sides {
+            left: &left,
+            right: &right,
+            on: join.on.clone(),
+            filter: join.filter.clone().map(split_conjunction_owned).unwrap_or_default(),
+            null_equals_null: join.null_equality == NullEquality::NullEqualsNull,
+        };
+        let schema = &join.schema;
+        match join.join_type {
+            JoinType::Inner => self.inner(&sides, schema),
+            JoinType::Left if is_scalar(join) => self.inner(&Sides { filter: Vec::new(), ..sides }, schema),
+            JoinType::LeftSemi => self.semi(&sides, schema),
+            JoinType::RightSemi => self.semi(&sides.swapped(), schema),
+            JoinType::LeftAnti => {
+                self.check_null_aware(join, &sides)?;
+                self.anti(&sides, schema)
+            }
+            JoinType::RightAnti => self.anti(&sides.swapped(), schema),
+            JoinType::Left => {
+                let parts = vec![self.inner(&sides, schema)?.plan, self.padded(&sides, schema, false)?];
+                self.union(parts, schema)
+            }
+            JoinType::Right => {
+                let parts = vec![self.inner(&sides, schema)?.plan, self.padded(&sides.swapped(), schema, true)?];
+                self.union(parts, schema)
+            }
+            JoinType::Full => {
+                let inner = self.inner(&sides, schema)?.plan;
+                let left = self.padded(&sides, schema, false)?;
+                self.union(vec![inner, left, self.padded(&sides.swapped(), schema, true)?], schema)
+            }
+            JoinType::LeftMark | JoinType::RightMark => {
+                Err(unsupported("EXISTS or IN under OR", Some("write it as a UNION of two queries, or as a join")))
+            }
+        }
+    }
+
+    /// Columns of the left, then of the right, of the rows that fit.
+    fn inner(&self, sides: &Sides<'_>, schema: &DFSchemaRef) -> Result<Rows> {
+        let (left, left_keys) = self.keyed(sides.left, sides.on.iter().map(|(left, _)| left))?;
+        let (right, right_keys) = self.keyed(sides.right, sides.on.iter().map(|(_, right)| right))?;
+        let on: Vec<(usize, usize)> = left_keys.into_iter().zip(right_keys).collect();
+        let (left, right) = same_types(left, right, &on)?;
+        let offset = left.schema().fields().len();
+        let joined = join_on(left, right, on, sides.null_equals_null);
+        let selected = (0..sides.left.schema.fields().len()).chain((0..sides.right.schema.fields().len()).map(|i| offset + i));
+        let projection = map::columns(&joined, selected);
+        // Filters see both sides, whatever the join's own output is.
+        let both: DFSchemaRef = Arc::new(sides.left.schema.join(&sides.right.schema)?);
+        let plan = map::map(joined, Vec::new(), projection, &map::names(&both))?;
+        let rows = self.filter(Rows { plan, schema: both }, sides.filter.clone())?;
+        Ok(Rows { plan: rows.plan, schema: Arc::clone(schema) })
+    }
+
+    /// The left rows that have a partner.
+    fn semi(&self, sides: &Sides<'_>, schema: &DFSchemaRef) -> Result<Rows> {
+        let width = sides.left.schema.fields().len();
+        if sides.filter.is_empty() {
+            let keys = sides.on.iter().map(|(_, right)| self.physical(right, &sides.right.schema)).collect::<Result<Vec<_>>>()?;
+            let names: Vec<String> = (0..keys.len()).map(|index| format!("key_{index}")).collect();
+            let keys = map::map(sides.right.plan.clone(), Vec::new(), keys, &names)?;
+            let partners = Plan::Distinct { input: Box::new(keys) };
+            let (left, left_keys) = self.keyed(sides.left, sides.on.iter().map(|(left, _)| left))?;
+            let on: Vec<(usize, usize)> = left_keys.into_iter().zip(0..).collect();
+            let (left, partners) = same_types(left, partners, &on)?;
+            return select(join_on(left, partners, on, sides.null_equals_null), width, schema);
+        }
+        // With other conditions a left row is known by all of its columns: those that appear in the inner join are kept.
+        let inner = self.inner(sides, &Arc::new(sides.left.schema.join(&sides.right.schema)?))?;
+        let matched = select(inner.plan, width, &sides.left.schema)?;
+        let matched = Plan::Distinct { input: Box::new(matched.plan) };
+        let on = (0..width).map(|index| (index, index)).collect();
+        select(join_on(sides.left.plan.clone(), matched, on, true), width, schema)
+    }
+
+    /// The left rows that have no partner.
+    fn anti(&self, sides: &Sides<'_>, schema: &DFSchemaRef) -> Result<Rows> {
+        let matched = self.semi(sides, schema)?.plan;
+        self.union(vec![sides.left.plan.clone(), Plan::Negate { input: Box::new(matched) }], schema)
+    }
+
+    /// The left rows without partner, with NULLs for the right's columns; `swapped` puts the NULLs first.
+    fn padded(&self, sides: &Sides<'_>, schema: &DFSchemaRef, swapped: bool) -> Result<Plan> {
+        let rows = self.anti(sides, &sides.left.schema)?;
+        let width = sides.left.schema.fields().len();
+        let wanted = engine_schema(schema);
+        let kept = map::columns(&rows.plan, 0..width);
+        let fields = wanted.fields();
+        let nulls = if swapped { &fields[..fields.len() - width] } else { &fields[width..] };
+        let nulls = nulls.iter().map(|field| {
+            let null = ScalarValue::try_from(field.data_type())?;
+            Ok(Arc::new(Literal::new(null)) as Arc<dyn PhysicalExpr>)
+        });
+        let nulls = nulls.collect::<Result<Vec<_>>>()?;
+        let projection = if swapped { nulls.into_iter().chain(kept).collect() } else { kept.into_iter().chain(nulls).collect() };
+        map::map(rows.plan, Vec::new(), projection, &map::names(schema))
+    }
+
+    /// A side with its key expressions among its columns, and where they are.
+    fn keyed<'e>(&self, rows: &Rows, keys: impl Iterator<Item = &'e Expr>) -> Result<(Plan, Vec<usize>)> {
+        let mut projection = map::identity(&rows.plan);
+        let mut names = map::plan_names(&rows.plan);
+        let mut indices = Vec::new();
+        for key in keys {
+            let key = self.physical(key, &rows.schema)?;
+            indices.push(match projection.iter().position(|known| map::same(known, &key)) {
+                Some(index) => index,
+                None => {
+                    names.push(format!("key_{}", names.len()));
+                    projection.push(key);
+                    projection.len() - 1
+                }
+            });
+        }
+        Ok((map::map(rows.plan.clone(), Vec::new(), projection, &names)?, indices))
+    }
+
+    /// `x NOT IN (subquery)` is never true if the subquery has a NULL: only where there can be none is it an anti-join.
+    fn check_null_aware(&self, join: &Join, sides: &Sides<'_>) -> Result<()> {
+        if !join.null_aware {
+            return Ok(());
+        }
+        for (left, right) in &sides.on {
+            let left_null = left.nullable(&sides.left.schema)? && !excludes_null(&join.left, left);
+            let right_null = right.nullable(&sides.right.schema)? && !excludes_null(&join.right, right);
+            if left_null || right_null {
+                return Err(unsupported("NOT IN over columns that may be NULL", Some("use NOT EXISTS (…), or add IS NOT NULL")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Sides<'a> {
+    fn swapped(&self) -> Sides<'a> {
+        Sides {
+            left: self.right,
+            right: self.left,
+            on: self.on.iter().map(|(left, right)| (right.clone(), left.clone())).collect(),
+            filter: self.filter.clone(),
+            null_equals_null: self.null_equals_null,
+        }
+    }
+}
+
+fn join_on(left: Plan, right: Plan, on: Vec<(usize, usize)>, null_equals_null: bool) -> Plan {
+    let fields: Vec<_> = left.schema().fields().iter().chain(right.schema().fields()).cloned().collect();
+    let schema = Arc::new(arrow::datatypes::Schema::new(fields));
+    Plan::Join { left: Box::new(left), right: Box::new(right), on, null_equals_null, schema }
+}
+
+/// The first columns of a join's output.
+fn select(joined: Plan, width: usize, schema: &DFSchemaRef) -> Result<Rows> {
+    let projection = map::columns(&joined, 0..width);
+    let plan = map::map(joined, Vec::new(), projection, &map::names(schema))?;
+    Ok(Rows { plan, schema: Arc::clone(schema) })
+}
+
+/// The engine compares encoded keys, so both sides of each pair must have one type; DataFusion has seen to that.
+fn same_types(left: Plan, right: Plan, on: &[(usize, usize)]) -> Result<(Plan, Plan)> {
+    let (left_schema, right_schema) = (left.schema(), right.schema());
+    for (l, r) in on {
+        let (l, r) = (left_schema.field(*l).data_type(), right_schema.field(*r).data_type());
+        if l != r {
+            return Err(DataFusionError::Plan(format!("a join compares {l} with {r}: cast one of them")));
+        }
+    }
+    Ok((left, right))
+}
+
+/// A scalar subquery becomes a left join without condition with exactly one row: that is a cross product.
+fn is_scalar(join: &Join) -> bool {
+    let always = match &join.filter {
+        None => true,
+        Some(Expr::Literal(ScalarValue::Boolean(Some(true)), _)) => true,
+        Some(_) => false,
+    };
+    join.on.is_empty() && always && has_one_row(&join.right)
+}
+
+/// Whether a filter in the plan says `IS NOT NULL` of a column; only looked for below what picks and renames columns.
+fn excludes_null(plan: &LogicalPlan, expr: &Expr) -> bool {
+    let Expr::Column(column) = expr else { return false };
+    match plan {
+        LogicalPlan::Filter(filter) => {
+            split_conjunction(&filter.predicate).contains(&&expr.clone().is_not_null()) || excludes_null(&filter.input, expr)
+        }
+        LogicalPlan::SubqueryAlias(alias) => match alias.schema.index_of_column(column) {
+            Ok(index) => excludes_null(&alias.input, &Expr::Column(Column::from(alias.input.schema().qualified_field(index)))),
+            Err(_) => false,
+        },
+        LogicalPlan::Projection(projection) => match projection.schema.index_of_column(column) {
+            Ok(index) => excludes_null(&projection.input, &projection.expr[index].clone().unalias()),
+            Err(_) => false,
+        },
+        _ => false,
+    }
+}
+
+fn has_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::EmptyRelation(empty) => empty.produce_one_row,
+        LogicalPlan::Projection(projection) => has_one_row(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => has_one_row(&alias.input),
+        _ => false,
+    }
+}

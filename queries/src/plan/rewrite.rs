@@ -1,0 +1,233 @@
+//! What is changed in a query's syntax before DataFusion sees it: TUMBLE and HOP get their relation as a subquery, AT TIME ZONE
+//! becomes a function of ours, and sources show their hidden columns to queries that name one.
+
+use std::ops::ControlFlow;
+
+use datafusion::error::Result;
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+    ObjectNamePart, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, Visit, VisitMut, Visitor,
+    VisitorMut,
+};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+
+use crate::catalog::{Catalog, METADATA_COLUMNS, Relation};
+use crate::error::{Position, SqlError, SqlErrorKind};
+use crate::name::{RelationName, fold};
+use crate::provider::HIDDEN_SUFFIX;
+use crate::statement::RelationKind;
+
+/// Changes a query as this file's head says.
+pub(crate) fn rewrite(catalog: &Catalog, query: &mut ast::Query) -> Result<()> {
+    let mut visitor = Rewrite { catalog, hidden: names_hidden_columns(query) };
+    match query.visit(&mut visitor) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err((*error).into()),
+    }
+}
+
+/// The relation in `TUMBLE(relation, …)` or `HOP(relation, …)`, if that is what the factor is.
+pub(crate) fn windowed_relation(factor: &TableFactor) -> Option<ObjectName> {
+    let TableFactor::Table { name, args: Some(args), .. } = factor else { return None };
+    if !is_window_function(name) {
+        return None;
+    }
+    match args.args.first() {
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(ident)))) => Some(ObjectName::from(vec![ident.clone()])),
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::CompoundIdentifier(idents)))) => {
+            Some(ObjectName::from(idents.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// Whether it is the name of TUMBLE or HOP.
+pub(super) fn is_window_function(name: &ObjectName) -> bool {
+    matches!(name.0.as_slice(), [ObjectNamePart::Identifier(ident)] if matches!(fold(ident).as_str(), "tumble" | "hop"))
+}
+
+fn names_hidden_columns(query: &ast::Query) -> bool {
+    struct Names;
+    impl Names {
+        fn check(ident: &Ident) -> ControlFlow<()> {
+            if METADATA_COLUMNS.contains(&fold(ident).as_str()) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    impl Visitor for Names {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(ident) => Names::check(ident),
+                Expr::CompoundIdentifier(idents) => idents.last().map_or(ControlFlow::Continue(()), Names::check),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    query.visit(&mut Names).is_break()
+}
+
+struct Rewrite<'a> {
+    catalog: &'a Catalog,
+    hidden: bool,
+}
+
+impl Rewrite<'_> {
+    /// The source that a table factor names directly, and what its columns are qualified by.
+    fn source(&self, factor: &TableFactor) -> Option<(&Relation, Ident)> {
+        let (name, alias) = match factor {
+            TableFactor::Table { name, args: None, alias, .. } => (name.clone(), alias),
+            factor @ TableFactor::Table { alias, .. } => (windowed_relation(factor)?, alias),
+            _ => return None,
+        };
+        let relation = self.catalog.get(&RelationName::from_ast(&name, &Position::default()).ok()?)?;
+        let last = name.0.last()?.as_ident()?.clone();
+        (relation.kind == RelationKind::Source).then(|| (relation.as_ref(), alias.as_ref().map_or(last, |a| a.name.clone())))
+    }
+
+    /// Writes `*` out where a source with its hidden columns shown would add them to it.
+    fn expand_wildcards(&self, select: &mut ast::Select) -> Result<(), SqlError> {
+        let factors: Vec<&TableFactor> = select
+            .from
+            .iter()
+            .flat_map(|table| std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation)))
+            .collect();
+        if !factors.iter().any(|factor| self.source(factor).is_some()) {
+            return Ok(());
+        }
+        let mut items = Vec::new();
+        for item in &select.projection {
+            match item {
+                SelectItem::Wildcard(_) => {
+                    for factor in &factors {
+                        items.extend(self.columns_of(factor, item)?);
+                    }
+                }
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                    let wanted = name.0.last().and_then(|part| part.as_ident()).map(fold);
+                    let factor = factors.iter().find(|factor| match self.source(factor) {
+                        Some((_, alias)) => Some(fold(&alias)) == wanted,
+                        None => false,
+                    });
+                    match factor {
+                        Some(factor) => items.extend(self.columns_of(factor, item)?),
+                        None => items.push(item.clone()),
+                    }
+                }
+                other => items.push(other.clone()),
+            }
+        }
+        select.projection = items;
+        Ok(())
+    }
+
+    fn columns_of(&self, factor: &TableFactor, star: &SelectItem) -> Result<Vec<SelectItem>, SqlError> {
+        let Some((relation, alias)) = self.source(factor) else {
+            let qualifier = match factor {
+                TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
+                    Some(ObjectName::from(vec![alias.name.clone()]))
+                }
+                TableFactor::Table { name, .. } => Some(name.clone()),
+                _ => None,
+            };
+            let Some(qualifier) = qualifier else {
+                let message = "`*` beside hidden columns needs names: give every subquery in FROM one";
+                return Err(SqlError::new(SqlErrorKind::Unsupported, Position::default(), message));
+            };
+            let SelectItem::Wildcard(options) = star else { return Ok(vec![star.clone()]) };
+            return Ok(vec![SelectItem::QualifiedWildcard(
+                SelectItemQualifiedWildcardKind::ObjectName(qualifier),
+                options.clone(),
+            )]);
+        };
+        let windowed = windowed_relation(factor).is_some();
+        let added: &[&str] = if windowed { &["window_start", "window_end"] } else { &[] };
+        // What TUMBLE adds has a qualifier only if the factor has an alias.
+        let has_alias = matches!(factor, TableFactor::Table { alias: Some(_), .. });
+        let names = relation.schema.fields()[..relation.visible].iter().map(|field| (field.name().as_str(), true));
+        let names = names.chain(added.iter().map(|name| (*name, has_alias)));
+        Ok(names
+            .map(|(name, qualified)| {
+                let column = Ident::with_quote('"', name);
+                SelectItem::UnnamedExpr(if qualified {
+                    Expr::CompoundIdentifier(vec![alias.clone(), column])
+                } else {
+                    Expr::Identifier(column)
+                })
+            })
+            .collect())
+    }
+
+    /// Makes a source show its hidden columns.
+    fn show_hidden(&self, factor: &mut TableFactor) {
+        let Some((_, visible_as)) = self.source(factor) else { return };
+        let TableFactor::Table { name, alias, args: None, .. } = factor else { return };
+        if let Some(ObjectNamePart::Identifier(last)) = name.0.last_mut() {
+            *last = Ident { value: format!("{}{HIDDEN_SUFFIX}", fold(last)), quote_style: Some('"'), span: last.span };
+        }
+        if alias.is_none() {
+            *alias = Some(TableAlias { explicit: true, name: visible_as, columns: Vec::new() });
+        }
+    }
+}
+
+impl VisitorMut for Rewrite<'_> {
+    type Break = Box<SqlError>;
+
+    fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Self::Break> {
+        if self.hidden
+            && let SetExpr::Select(select) = query.body.as_mut()
+            && let Err(error) = self.expand_wildcards(select)
+        {
+            return ControlFlow::Break(Box::new(error));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        let windowed = windowed_relation(factor);
+        if let (Some(relation), TableFactor::Table { args: Some(args), .. }) = (windowed, &mut *factor)
+            && let Some(query) = select_all(relation)
+        {
+            args.args[0] = FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Subquery(Box::new(query))));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        if let Expr::AtTimeZone { timestamp, time_zone } = expr {
+            *expr = call(super::timezone::FUNCTION, [time_zone.as_ref().clone(), timestamp.as_ref().clone()]);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        if self.hidden {
+            self.show_hidden(factor);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn call(name: &str, arguments: [Expr; 2]) -> Expr {
+    let args = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+/// `SELECT * FROM relation`, with the name's own place for errors.
+fn select_all(relation: ObjectName) -> Option<ast::Query> {
+    let mut query = Parser::new(&PostgreSqlDialect {}).try_with_sql("SELECT * FROM x").ok()?.parse_query().ok()?;
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
+    let TableFactor::Table { name, .. } = &mut select.from.first_mut()?.relation else { return None };
+    *name = relation;
+    Some(*query)
+}

@@ -1,0 +1,201 @@
+//! Ad-hoc queries: DataFusion over the engine's relations, all read at one timestamp.
+
+mod change;
+mod scan;
+
+pub use change::{Change, ChangeKind, Conflict, Returning, change};
+pub(crate) use scan::{RelationScan, seekable_equality};
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
+use datafusion::error::Result;
+use datafusion::execution::context::QueryPlanner;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use datafusion::sql::sqlparser::ast;
+use livelake_dataflow::plan::RelationId;
+
+use crate::catalog::Catalog;
+use crate::error::{Position, SqlError};
+use crate::name::{CATALOG, DEFAULT_SCHEMA};
+use crate::plan::{TimeWindowPlanner, WindowRelations, explain_error, lake_functions, logical, timezone_function};
+use crate::provider::LakeSchema;
+use crate::types::LakeTypes;
+
+/// Reads relations of the engine; whoever runs the engine implements it.
+#[async_trait]
+pub trait RelationReader: Send + Sync {
+    /// The rows of a relation at a timestamp, with the requested columns in the requested order.
+    ///
+    /// # Errors
+    /// If the relation is not kept, a column is not stored, or the timestamp is no longer there.
+    async fn read(&self, relation: RelationId, as_of: u64, request: ReadRequest) -> Result<Vec<RecordBatch>>;
+}
+
+/// What is to be read of a relation.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    /// Columns to return, in this order: indices into the catalog's schema of the relation. May be empty (rows are counted only).
+    pub projection: Vec<usize>,
+    /// A seek: one row with the relation's key columns, in the key's order and types; absent: all rows.
+    pub key: Option<RecordBatch>,
+    /// At most this many rows will be used.
+    pub limit: Option<usize>,
+    /// Conditions that the rows returned need not meet (they are applied afterwards), but that may be used to read less.
+    pub filters: Vec<Expr>,
+}
+
+/// What plans are made for.
+#[derive(Clone)]
+pub(crate) enum Mode {
+    /// A dataflow: relations have no rows yet, `now()` moves.
+    Maintain,
+    /// An answer at a timestamp.
+    Read(Answer),
+}
+
+/// Where an answer's rows come from, and when.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    pub(crate) reader: Arc<dyn RelationReader>,
+    pub(crate) as_of: u64,
+    /// Whether materialized views are computed again instead of read.
+    pub(crate) recompute: bool,
+}
+
+/// A context whose relations are read at `as_of` (microseconds since 1970 UTC), which is also what `now()` says.
+///
+/// It is cheap to make: one for each query. Catalogs and schemas (`pg_catalog`) may be registered in it.
+pub fn context(catalog: &Arc<Catalog>, reader: Arc<dyn RelationReader>, as_of: u64) -> SessionContext {
+    SessionContext::new_with_state(state(catalog, &Mode::Read(Answer { reader, as_of, recompute: false })))
+}
+
+/// Plans a query in a context made by [`context`]. TUMBLE, HOP and hidden columns work here, not in [`SessionContext::sql`].
+///
+/// # Errors
+/// With the place, if it does not plan.
+pub async fn query(
+    context: &SessionContext,
+    catalog: &Catalog,
+    query: &ast::Query,
+    position: &Position,
+) -> Result<DataFrame, SqlError> {
+    let plan = plan_answer(&context.state(), catalog, query, position).await?;
+    Ok(DataFrame::new(context.state(), plan))
+}
+
+/// The columns that a query would answer with, and the types of its parameters (`$1`, `$2`, …; in order, text where it does not
+/// matter).
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// Names and types.
+    pub schema: SchemaRef,
+    /// One for each parameter.
+    pub parameters: Vec<DataType>,
+    /// The plan, whose parameters [`LogicalPlan::with_param_values`] replaces.
+    pub plan: LogicalPlan,
+}
+
+/// Describes a query without running it.
+///
+/// # Errors
+/// With the place, if it does not plan.
+pub async fn describe(
+    context: &SessionContext,
+    catalog: &Catalog,
+    query: &ast::Query,
+    position: &Position,
+) -> Result<Description, SqlError> {
+    let plan = plan_answer(&context.state(), catalog, query, position).await?;
+    let types = plan.get_parameter_types().map_err(|error| explain_error(catalog, &error, position))?;
+    let count = types.keys().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max().unwrap_or(0);
+    let parameter = |number: usize| types.get(&format!("${number}")).cloned().flatten().unwrap_or(DataType::Utf8);
+    let parameters = (1..=count).map(parameter).collect();
+    Ok(Description { schema: Arc::new(plan.schema().as_arrow().clone()), parameters, plan })
+}
+
+async fn plan_answer(
+    state: &SessionState,
+    catalog: &Catalog,
+    query: &ast::Query,
+    position: &Position,
+) -> Result<LogicalPlan, SqlError> {
+    logical(catalog, state, query).await.map_err(|error| explain_error(catalog, &error, position))
+}
+
+/// A session over the catalog.
+pub(crate) fn state(catalog: &Arc<Catalog>, mode: &Mode) -> SessionState {
+    let provider = MemoryCatalogProvider::new();
+    for schema in catalog.schemas() {
+        let lake = LakeSchema::new(schema.clone(), Arc::clone(catalog), mode.clone());
+        // A memory catalog refuses nothing.
+        let _ = provider.register_schema(&schema, Arc::new(lake));
+    }
+    let as_of = match mode {
+        Mode::Maintain => None,
+        Mode::Read(answer) => Some(answer.as_of),
+    };
+    let mut state = SessionStateBuilder::new()
+        .with_config(config())
+        .with_default_features()
+        .with_type_planner(Arc::new(LakeTypes))
+        .with_relation_planners(vec![Arc::new(WindowRelations)])
+        .with_query_planner(Arc::new(LakeQueryPlanner))
+        .build();
+    state.catalog_list().register_catalog(CATALOG.to_string(), Arc::new(provider));
+    for function in lake_functions(as_of).into_iter().chain([timezone_function()]) {
+        // A session state refuses no function.
+        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
+    }
+    state
+}
+
+fn config() -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true);
+    let options = config.options_mut();
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    options.execution.time_zone = Some("UTC".to_string());
+    config
+}
+
+/// DataFusion's physical planner, and our windows.
+#[derive(Debug)]
+struct LakeQueryPlanner;
+
+#[async_trait]
+impl QueryPlanner for LakeQueryPlanner {
+    async fn create_physical_plan(&self, plan: &LogicalPlan, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(TimeWindowPlanner)]);
+        planner.create_physical_plan(plan, state).await
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("as_of", &self.as_of).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mode::Maintain => f.write_str("Maintain"),
+            Mode::Read(answer) => f.debug_tuple("Read").field(answer).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

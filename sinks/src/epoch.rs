@@ -1,0 +1,417 @@
+//! [`Lake`]: all tables of a lake, committed together.
+//!
+//! An epoch is one cut over all tables: a number, the timestamp at which every table shows its relation, and the positions from
+//! which sources go on after it. It becomes visible by one SQLite transaction that moves every changed table's pointer and adds
+//! the epoch's row. Before that, nothing that was written can be seen; after it, everything can.
+//!
+//! # Where an epoch is noted
+//! In the database table `livelake_epochs` (what restarts read), in the Iceberg table `livelake._epochs` (what other engines
+//! read), and in every changed table's snapshot summary and properties (`livelake.epoch`, `livelake.timestamp`,
+//! `livelake.positions`). Tables that did not change get no snapshot.
+
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::{StreamExt, TryStreamExt};
+use iceberg::io::FileIO;
+use tokio::sync::{Mutex, mpsc};
+
+use crate::error::SinkError;
+use crate::hydrate::{Scan, read_files};
+use crate::mode::{Context, RowReader, TableChange, TableDrop, write_table};
+use crate::producer::{EPOCH_KEY, Staged, TableState, expiry};
+use crate::storage::catalog::{Catalog, Flip, Pointer};
+use crate::storage::fence::Fence;
+use crate::storage::{Storage, TableName, local_path};
+
+pub use record::{CommitReport, Epoch, EpochRecord, TableInfo, TableReport};
+
+/// Tables that are written at the same time: most of the time goes by waiting for the disk.
+const TABLES_AT_ONCE: usize = 4;
+
+/// How to open a lake.
+#[derive(Clone, Debug)]
+pub struct LakeOptions {
+    /// `storage.catalog`, such as `sqlite:.livelake/catalog.db`.
+    pub catalog: String,
+    /// `storage.warehouse`, such as `.livelake/warehouse`.
+    pub warehouse: String,
+    /// What relative paths are relative to: the lake's folder.
+    pub base: PathBuf,
+    /// Who writes, for the message to the next one who tries.
+    pub writer: String,
+    /// `epochs.keep`: how many snapshots a table keeps, at least one.
+    pub keep: usize,
+}
+
+impl LakeOptions {
+    /// The defaults for a lake folder.
+    pub fn new(base: impl Into<PathBuf>) -> LakeOptions {
+        LakeOptions {
+            catalog: "sqlite:.livelake/catalog.db".into(),
+            warehouse: ".livelake/warehouse".into(),
+            base: base.into(),
+            writer: "livelake".into(),
+            keep: 20,
+        }
+    }
+}
+
+/// A lake's tables, opened for writing or for reading. Cheap to clone; the writer's right ends with the last clone.
+#[derive(Clone, Debug)]
+pub struct Lake {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    storage: Storage,
+    io: FileIO,
+    catalog: Mutex<Catalog>,
+    /// Absent: opened for reading.
+    fence: Option<Fence>,
+    /// Tables as our last commit left them. Held for the whole of a commit, so there is one at a time.
+    tables: Mutex<HashMap<TableName, Arc<TableState>>>,
+    keep: usize,
+    /// Files of the last epoch that are being deleted.
+    sweeping: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    #[cfg(test)]
+    fault: std::sync::Mutex<Option<tests::Fault>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lake").field("storage", &self.storage).field("fence", &self.fence).finish_non_exhaustive()
+    }
+}
+
+impl Lake {
+    /// Opens a lake for writing; makes catalog and warehouse if they are not there.
+    ///
+    /// # Errors
+    /// [`SinkError::Held`] while somebody else writes it; otherwise in words what is wrong with the folder or the database.
+    pub async fn open(options: &LakeOptions) -> Result<Lake, SinkError> {
+        let storage = Storage::parse(&options.catalog, &options.warehouse, &options.base)?;
+        storage.prepare()?;
+        let mut catalog = Catalog::open(&storage.catalog, true).await?;
+        let fence = Fence::take(catalog.connection(), &storage.catalog, &options.writer).await?;
+        Ok(Lake::with(storage, catalog, Some(fence), options.keep))
+    }
+
+    /// Opens a lake for reading, also while somebody writes it.
+    ///
+    /// # Errors
+    /// When there is no lake, or its database cannot be read.
+    pub async fn open_reader(options: &LakeOptions) -> Result<Lake, SinkError> {
+        let storage = Storage::parse(&options.catalog, &options.warehouse, &options.base)?;
+        let catalog = Catalog::open(&storage.catalog, false).await?;
+        Ok(Lake::with(storage, catalog, None, options.keep))
+    }
+
+    fn with(storage: Storage, catalog: Catalog, fence: Option<Fence>, keep: usize) -> Lake {
+        let inner = Inner {
+            storage,
+            io: FileIO::new_with_fs(),
+            catalog: Mutex::new(catalog),
+            fence,
+            tables: Mutex::default(),
+            keep: keep.max(1),
+            sweeping: Mutex::default(),
+            #[cfg(test)]
+            fault: std::sync::Mutex::default(),
+        };
+        Lake { inner: Arc::new(inner) }
+    }
+
+    /// The SQLite file.
+    pub fn catalog_path(&self) -> &Path {
+        &self.inner.storage.catalog
+    }
+
+    /// The folder of the tables.
+    pub fn warehouse_path(&self) -> &Path {
+        &self.inner.storage.warehouse
+    }
+
+    /// The newest epoch: what a restart goes on from. `None` for a lake that has none yet.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn newest(&self) -> Result<Option<EpochRecord>, SinkError> {
+        Ok(self.epochs(1).await?.into_iter().next())
+    }
+
+    /// The newest epochs first, at most `limit`. Does not wait for a commit that is going on.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn epochs(&self, limit: usize) -> Result<Vec<EpochRecord>, SinkError> {
+        self.inner.catalog.lock().await.epochs(limit).await
+    }
+
+    /// All tables of the catalog, ours and others', in order of their names.
+    ///
+    /// # Errors
+    /// When the database or a table's metadata cannot be read.
+    pub async fn tables(&self) -> Result<Vec<TableInfo>, SinkError> {
+        let pointers = self.inner.catalog.lock().await.pointers().await?;
+        let mut tables = Vec::with_capacity(pointers.len());
+        for (table, location) in pointers {
+            let metadata = iceberg::spec::TableMetadata::read_from(&self.inner.io, &location).await;
+            let metadata = metadata.map_err(SinkError::table("read the metadata", &table))?;
+            tables.push(TableInfo::of(table, location, &metadata)?);
+        }
+        Ok(tables)
+    }
+
+    /// Sends the rows of a table's newest snapshot into `rows`, as batches of `schema`'s columns: found by name, cast to the
+    /// wanted type, NULL where the table has no such column. Several files are read at a time, so the order is not defined.
+    /// Answers the number of rows. A closed channel ends the reading.
+    ///
+    /// # Errors
+    /// No such table; row-level deletes of another program's, which would come back to life; values that do not fit.
+    pub async fn read(&self, table: &TableName, schema: SchemaRef, rows: mpsc::Sender<RecordBatch>) -> Result<u64, SinkError> {
+        let pointer = self.inner.catalog.lock().await.pointer(table).await?;
+        let location = pointer.ok_or_else(|| SinkError::NoTable(table.clone()))?;
+        let state =
+            TableState::load(&self.inner.io, table, &location).await.map_err(SinkError::table("read the metadata", table))?;
+        if state.has_deletes() {
+            let reason = "another program has put row-level deletes into it, which are not read here: rewrite its files first";
+            return Err(SinkError::Rows { table: table.clone(), reason: reason.into() });
+        }
+        let files = state.live().map(|(_, f)| f.path.clone()).collect();
+        let scan = Arc::new(Scan { files, schema: Arc::clone(state.metadata.current_schema()) });
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(scan.files.len().max(1));
+        let next = Arc::new(AtomicUsize::new(0));
+        let readers = (0..threads).map(|_| {
+            let (scan, next, schema, rows) = (Arc::clone(&scan), Arc::clone(&next), Arc::clone(&schema), rows.clone());
+            tokio::task::spawn_blocking(move || read_files(&scan, &next, &schema, &rows))
+        });
+        let mut count = 0;
+        for reader in readers.collect::<Vec<_>>() {
+            count += reader.await.map_err(|e| SinkError::Thread(e.to_string()))??;
+        }
+        Ok(count)
+    }
+
+    /// Commits an epoch: writes the files of all changed tables, then makes all of it visible at once. Tables of `changes` that
+    /// are not there are made; those of `drops` go. After an error nothing is visible and the same call can be made again (an
+    /// epoch that got through in spite of a lost answer is recognised and reported as done).
+    ///
+    /// CPU work and file access happen on blocking threads; must be called within a tokio runtime of either kind.
+    ///
+    /// # Errors
+    /// See [`SinkError`].
+    pub async fn commit(
+        &self,
+        epoch: &Epoch,
+        changes: Vec<TableChange>,
+        drops: &[TableDrop],
+        rows: Arc<dyn RowReader>,
+    ) -> Result<CommitReport, SinkError> {
+        let inner = &self.inner;
+        let Some(fence) = &inner.fence else {
+            return Err(SinkError::Option("the lake was opened for reading: it cannot be committed to".into()));
+        };
+        let started = Instant::now();
+        let mut tables = inner.tables.lock().await;
+        if let Some(newest) = self.newest().await? {
+            if newest.number == epoch.number && newest.timestamp == epoch.timestamp && newest.token == fence.token {
+                tables.clear();
+                return Ok(CommitReport { epoch: epoch.number, already: true, ..CommitReport::default() });
+            }
+            if epoch.number <= newest.number {
+                return Err(SinkError::EpochOrder { epoch: epoch.number, newest: newest.number });
+            }
+            // A commit whose caller stopped listening may have got through: then the tables are not as remembered.
+            let noted = tables.get(&record::table_name()).and_then(|t| t.metadata.properties().get(EPOCH_KEY));
+            if newest.token == fence.token && noted.is_none_or(|n| *n != newest.number.to_string()) {
+                tables.clear();
+            }
+        }
+        check_names(&changes, drops)?;
+        let pointers: HashMap<TableName, String> = inner.catalog.lock().await.pointers().await?.into_iter().collect();
+        let context = Arc::new(Context {
+            io: inner.io.clone(),
+            storage: inner.storage.clone(),
+            epoch: epoch.number,
+            timestamp: epoch.timestamp,
+            stamp: BTreeMap::from([
+                ("livelake.epoch".to_string(), epoch.number.to_string()),
+                ("livelake.timestamp".to_string(), epoch.timestamp.to_string()),
+                ("livelake.positions".to_string(), epoch.positions.to_string()),
+            ]),
+            rows,
+            keep: inner.keep,
+        });
+        self.fault(0)?;
+        let work: Vec<_> = changes
+            .into_iter()
+            .map(|change| (tables.get(&change.table).cloned(), pointers.get(&change.table).cloned(), change))
+            .collect();
+        let staged: Result<Vec<Option<Staged>>, SinkError> = futures::stream::iter(work)
+            .map(|(known, pointer, change)| write_in_background(Arc::clone(&context), change, known, pointer))
+            .buffer_unordered(TABLES_AT_ONCE)
+            .try_collect()
+            .await;
+        let mut staged: Vec<Staged> = match staged {
+            Ok(staged) => staged.into_iter().flatten().collect(),
+            Err(error) => {
+                // What was remembered may be what was wrong: the next try reads the tables anew.
+                tables.clear();
+                return Err(error);
+            }
+        };
+        self.fault(1)?;
+
+        staged.sort_by(|a, b| a.state.name.cmp(&b.state.name));
+        let snapshot = |s: &Staged| s.state.metadata.current_snapshot_id().unwrap_or(-1);
+        let record = EpochRecord {
+            number: epoch.number,
+            timestamp: epoch.timestamp,
+            committed_at: chrono::Utc::now().timestamp_micros(),
+            positions: epoch.positions.clone(),
+            token: fence.token.clone(),
+            tables: staged.iter().map(|s| (s.state.name.to_string(), snapshot(s))).collect(),
+        };
+        let noted = record.as_change()?;
+        let (known, pointer) = (tables.get(&noted.table).cloned(), pointers.get(&noted.table).cloned());
+        staged.extend(write_in_background(Arc::clone(&context), noted, known, pointer).await?);
+        let written = started.elapsed();
+        self.fault(2)?;
+
+        let mut moves: Vec<Pointer> = staged.iter().map(pointer_of).collect();
+        let gone: Vec<(&TableDrop, &String)> = drops.iter().filter_map(|d| Some((d, pointers.get(&d.table)?))).collect();
+        moves.extend(gone.iter().map(|(d, from)| Pointer::Remove { table: d.table.clone(), from: (*from).clone() }));
+        let flip = inner.catalog.lock().await.flip(&record, &moves).await;
+        let flip = match flip {
+            Ok(Flip::Done) => self.fault(3),
+            Ok(Flip::AlreadyDone) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = flip {
+            tables.clear();
+            return Err(error);
+        }
+        let flipped = started.elapsed() - written;
+        let mut report = CommitReport { epoch: epoch.number, written, flipped, ..CommitReport::default() };
+        let mut garbage = Vec::new();
+        for mut table in staged {
+            report.tables.push(TableReport::of(&table));
+            garbage.extend(expiry::garbage(&inner.io, &mut table).await);
+            tables.insert(table.state.name.clone(), Arc::new(table.state));
+        }
+        // At most one epoch's deletions are under way: a slow disk slows the commits down rather than fill up.
+        self.settle().await;
+        if !garbage.is_empty() {
+            *inner.sweeping.lock().await = Some(tokio::task::spawn_blocking(move || expiry::discard(&garbage)));
+        }
+        for (dropped, from) in gone {
+            tables.remove(&dropped.table);
+            if dropped.purge {
+                purge(&inner.storage, from);
+            }
+        }
+        report.swept = started.elapsed() - written - flipped;
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        tracing::debug!(
+            epoch = epoch.number,
+            tables = report.tables.len(),
+            written_ms = ms(report.written),
+            flipped_ms = ms(report.flipped),
+            swept_ms = ms(report.swept),
+            "epoch committed"
+        );
+        Ok(report)
+    }
+
+    /// Waits until the files that the last commit left without a reader are deleted. For the end of a process: what it does not
+    /// delete stays on the disk.
+    pub async fn settle(&self) {
+        if let Some(sweeping) = self.inner.sweeping.lock().await.take()
+            && let Err(error) = sweeping.await
+        {
+            tracing::warn!(%error, "old files stay behind");
+        }
+    }
+
+    /// Where tests make a commit fail.
+    #[cfg(test)]
+    fn fault(&self, step: usize) -> Result<(), SinkError> {
+        tests::strike(&self.inner.fault, step)
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    fn fault(&self, _step: usize) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+/// Two changes of one table would each be made on top of the same snapshot.
+fn check_names(changes: &[TableChange], drops: &[TableDrop]) -> Result<(), SinkError> {
+    let mut seen = std::collections::HashSet::new();
+    for table in changes.iter().map(|c| &c.table).chain(drops.iter().map(|d| &d.table)) {
+        if *table == record::table_name() {
+            return Err(SinkError::Option(format!("{table} is the lake's own table: give the sink another name")));
+        }
+        if !seen.insert(table) {
+            return Err(SinkError::Option(format!("two sinks write table {table}: give one of them another one")));
+        }
+    }
+    Ok(())
+}
+
+/// Writes one table's files on a blocking thread.
+async fn write_in_background(
+    context: Arc<Context>,
+    change: TableChange,
+    known: Option<Arc<TableState>>,
+    pointer: Option<String>,
+) -> Result<Option<Staged>, SinkError> {
+    let runtime = tokio::runtime::Handle::current();
+    let work = move || {
+        runtime.block_on(async {
+            let state = match (known, pointer) {
+                (Some(known), Some(location)) if known.location == location => Some(known),
+                // The pointer is not where our last commit left it.
+                (Some(_), _) => return Err(SinkError::Conflict { table: change.table.clone() }),
+                (None, Some(location)) => {
+                    let loaded = TableState::load(&context.io, &change.table, &location).await;
+                    Some(Arc::new(loaded.map_err(SinkError::table("read the metadata", &change.table))?))
+                }
+                (None, None) => None,
+            };
+            write_table(&context, &change, state).await
+        })
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|e| SinkError::Thread(e.to_string()))?
+}
+
+fn pointer_of(staged: &Staged) -> Pointer {
+    let (table, to) = (staged.state.name.clone(), staged.state.location.clone());
+    match &staged.from {
+        Some(from) => Pointer::Move { table, from: from.clone(), to },
+        None => Pointer::Create { table, location: to },
+    }
+}
+
+/// Deletes a dropped table's folder: the one above its metadata, if it is within the warehouse.
+fn purge(storage: &Storage, metadata: &str) {
+    let path = local_path(metadata);
+    let Some(folder) = path.parent().and_then(Path::parent) else { return };
+    if folder.starts_with(&storage.warehouse)
+        && folder != storage.warehouse
+        && let Err(error) = std::fs::remove_dir_all(folder)
+    {
+        tracing::warn!(folder = %folder.display(), %error, "files of a dropped table stay behind");
+    }
+}

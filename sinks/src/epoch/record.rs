@@ -1,0 +1,176 @@
+//! What is said about an epoch: before it, in the database, and after it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use iceberg::spec::TableMetadata;
+use livelake_dataflow::plan::RelationId;
+use livelake_dataflow::protocol::Timestamp;
+
+use crate::error::SinkError;
+use crate::mode::{SinkMode, TableChange};
+use crate::partition::PartitionBy;
+use crate::producer::Staged;
+use crate::schema::{COMMENT_KEY, file_schema};
+use crate::storage::TableName;
+
+/// What a caller commits.
+#[derive(Clone, Debug)]
+pub struct Epoch {
+    /// Greater than all before.
+    pub number: u64,
+    /// The timestamp at which the tables show their relations.
+    pub timestamp: Timestamp,
+    /// From where the sources go on after it; whatever the caller will understand again.
+    pub positions: serde_json::Value,
+}
+
+/// A committed epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochRecord {
+    /// Its number.
+    pub number: u64,
+    /// The timestamp at which the tables show their relations.
+    pub timestamp: Timestamp,
+    /// When it became visible, microseconds since 1970 UTC by the computer's clock.
+    pub committed_at: i64,
+    /// From where the sources go on.
+    pub positions: serde_json::Value,
+    /// Who committed it.
+    pub token: String,
+    /// The tables that it changed, with their new snapshots (-1: no snapshot yet, only columns).
+    pub tables: BTreeMap<String, i64>,
+}
+
+/// The Iceberg table of epochs.
+pub(crate) fn table_name() -> TableName {
+    TableName::new("livelake", "_epochs")
+}
+
+impl EpochRecord {
+    /// The row for `livelake._epochs`, as a change of that table.
+    pub(crate) fn as_change(&self) -> Result<TableChange, SinkError> {
+        let field = |name: &str, data_type: DataType, comment: &str| {
+            Field::new(name, data_type, false).with_metadata([(COMMENT_KEY.to_string(), comment.to_string())].into())
+        };
+        let schema: SchemaRef = Arc::new(Schema::new(vec![
+            field("epoch", DataType::Int64, "number of the epoch"),
+            field("timestamp", DataType::Int64, "microseconds since 1970 UTC: what the tables show is the state at this moment"),
+            field("committed_at", DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), "when it became visible"),
+            field("positions", DataType::Utf8, "JSON: from where the sources go on"),
+            field("tables", DataType::Utf8, "JSON: the tables that changed, with their snapshot ids"),
+        ]));
+        let row = RecordBatch::try_new(
+            Arc::clone(&schema),
+            vec![
+                Arc::new(Int64Array::from(vec![self.number.cast_signed()])),
+                Arc::new(Int64Array::from(vec![self.timestamp.cast_signed()])),
+                Arc::new(TimestampMicrosecondArray::from(vec![self.committed_at]).with_timezone("+00:00")),
+                Arc::new(StringArray::from(vec![self.positions.to_string()])),
+                Arc::new(StringArray::from(vec![serde_json::json!(self.tables).to_string()])),
+            ],
+        );
+        let row = row.map_err(SinkError::arrow("note the epoch"))?;
+        Ok(TableChange {
+            table: table_name(),
+            relation: RelationId(0),
+            schema,
+            partition_by: PartitionBy::default(),
+            mode: SinkMode::Append,
+            changes: vec![(row, Int64Array::from(vec![1]))],
+            replace: false,
+            comment: Some("the epochs of the lake: all tables at one moment each".into()),
+        })
+    }
+}
+
+/// What a commit did.
+#[derive(Clone, Debug, Default)]
+pub struct CommitReport {
+    /// The epoch's number.
+    pub epoch: u64,
+    /// An earlier try had got through already; the rest is empty then.
+    pub already: bool,
+    /// The tables that changed, `livelake._epochs` included.
+    pub tables: Vec<TableReport>,
+    /// Until all files were written.
+    pub written: Duration,
+    /// The database transaction.
+    pub flipped: Duration,
+    /// Finding the files that nobody reaches any more (they are deleted in the background).
+    pub swept: Duration,
+}
+
+/// What a commit did to one table.
+#[derive(Clone, Debug)]
+pub struct TableReport {
+    /// Which table.
+    pub table: TableName,
+    /// Its new snapshot; `None` when only its columns changed.
+    pub snapshot: Option<i64>,
+    /// Rows in files that came.
+    pub rows_added: u64,
+    /// Rows in files that went.
+    pub rows_removed: u64,
+    /// Rows in the table now.
+    pub rows: u64,
+    /// Files that came.
+    pub files_added: usize,
+    /// Files that went.
+    pub files_removed: usize,
+}
+
+impl TableReport {
+    pub(crate) fn of(staged: &Staged) -> TableReport {
+        TableReport {
+            table: staged.state.name.clone(),
+            snapshot: staged.state.metadata.current_snapshot_id(),
+            rows_added: staged.rows_added,
+            rows_removed: staged.rows_removed,
+            rows: staged.state.records(),
+            files_added: staged.files_added,
+            files_removed: staged.files_removed,
+        }
+    }
+}
+
+/// A table in the catalog.
+#[derive(Clone, Debug)]
+pub struct TableInfo {
+    /// Its name.
+    pub table: TableName,
+    /// Its metadata file, a `file:///…` URL: what DuckDB's `iceberg_scan` takes.
+    pub metadata_location: String,
+    /// Its columns, as Arrow reads them.
+    pub schema: SchemaRef,
+    /// The epoch of its last change, if it is one of ours.
+    pub epoch: Option<u64>,
+    /// Rows in its newest snapshot, as the summary says.
+    pub rows: Option<u64>,
+    /// Bytes of its data files, as the summary says.
+    pub bytes: Option<u64>,
+    /// Data files, as the summary says.
+    pub files: Option<u64>,
+    /// Its comment.
+    pub comment: Option<String>,
+}
+
+impl TableInfo {
+    pub(crate) fn of(table: TableName, metadata_location: String, metadata: &TableMetadata) -> Result<TableInfo, SinkError> {
+        let schema = file_schema(metadata.current_schema()).map_err(SinkError::table("read the columns", &table))?;
+        let total = |key: &str| metadata.current_snapshot()?.summary().additional_properties.get(key)?.parse().ok();
+        Ok(TableInfo {
+            schema,
+            epoch: metadata.properties().get(crate::producer::EPOCH_KEY).and_then(|e| e.parse().ok()),
+            rows: total("total-records"),
+            bytes: total("total-files-size"),
+            files: total("total-data-files"),
+            comment: metadata.properties().get("comment").cloned(),
+            table,
+            metadata_location,
+        })
+    }
+}

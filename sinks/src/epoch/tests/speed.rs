@@ -1,0 +1,74 @@
+//! How long things take, printed for those who ask (`--nocapture`), asserted only where a mistake would show as a multiple.
+
+use super::*;
+
+fn many(rows: i64, from: i64) -> RecordBatch {
+    let ids = Int64Array::from_iter_values(from..from + rows);
+    let at = TimestampMicrosecondArray::from_iter_values((from..from + rows).map(|i| i * 1_000_000));
+    let borough = StringArray::from_iter_values((from..from + rows).map(|i| ["Queens", "Bronx", "Manhattan"][(i % 3) as usize]));
+    let amount = Decimal128Array::from_iter_values((from..from + rows).map(|i| i128::from(i * 37 % 10_000)));
+    let columns: Vec<arrow::array::ArrayRef> =
+        vec![Arc::new(ids), Arc::new(at), Arc::new(borough), Arc::new(amount.with_precision_and_scale(12, 2).unwrap())];
+    RecordBatch::try_new(schema(), columns).unwrap()
+}
+
+fn inserted(batches: Vec<RecordBatch>) -> Vec<(RecordBatch, Int64Array)> {
+    batches.into_iter().map(|b| (b.clone(), Int64Array::from(vec![1; b.num_rows()]))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixteen_small_tables_in_one_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&options(folder.path())).await.unwrap();
+    let mut times = Vec::new();
+    for number in 1..=20 {
+        let rows = inserted(vec![many(1000, i64::try_from(number).unwrap() * 1000)]);
+        let tables = (0..16).map(|t| change(&format!("s.t{t}"), "", SinkMode::Append, rows.clone())).collect();
+        let report = lake.commit(&epoch(number), tables, &[], Arc::new(Rows::default())).await.unwrap();
+        assert_eq!(report.tables.len(), 17);
+        times.push((report.written + report.flipped + report.swept, report.written, report.flipped, report.swept));
+    }
+    times.sort();
+    println!(
+        "16 tables + _epochs, 1000 rows each: median (total, written, flipped, swept) {:?}, worst {:?}",
+        times[10], times[19]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_million_rows_there_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&options(folder.path())).await.unwrap();
+    let rows: Vec<_> = (0..16).map(|i| many(65_536, i * 65_536)).collect();
+    let count = 16 * 65_536u64;
+    for (name, by) in [("s.whole", ""), ("s.days", "day(seen_at), borough")] {
+        let started = Instant::now();
+        let number = if by.is_empty() { 1 } else { 2 };
+        lake.commit(
+            &epoch(number),
+            vec![change(name, by, SinkMode::Append, inserted(rows.clone()))],
+            &[],
+            Arc::new(Rows::default()),
+        )
+        .await
+        .unwrap();
+        let wrote = started.elapsed();
+        let started = Instant::now();
+        let (sender, mut receiver) = mpsc::channel(4);
+        let table = TableName::parse(name);
+        let read = lake.read(&table, schema(), sender);
+        let drain = async {
+            let mut sum = 0i128;
+            while let Some(batch) = receiver.recv().await {
+                let amounts: &Decimal128Array = batch.column(3).as_any().downcast_ref().unwrap();
+                sum += amounts.values().iter().sum::<i128>();
+            }
+            sum
+        };
+        let (read, sum) = tokio::join!(read, drain);
+        assert_eq!((read.unwrap(), sum), (count, (0..count).map(|i| i128::from(i * 37 % 10_000)).sum()));
+        let back = started.elapsed();
+        let rate = |d: Duration| count as f64 / d.as_secs_f64() / 1e6;
+        println!("{name}: {count} rows written at {:.2} M/s, read at {:.2} M/s", rate(wrote), rate(back));
+    }
+}

@@ -1,0 +1,393 @@
+//! Our own snapshots: `iceberg` 0.10.1 can only append, and rebases blindly on conflict. Here files can be removed too, and
+//! nothing becomes visible before the catalog's pointer moves.
+//!
+//! A table's [`TableState`] is what its newest metadata says, kept in memory between our own commits: the manifests and, of each
+//! live file, path, partition and size. [`stage`] writes manifests, manifest list and metadata file of the next snapshot and
+//! returns the state as it will be; the caller flips the pointer and then calls [`expiry::garbage`].
+
+pub(crate) mod expiry;
+pub(crate) mod files;
+mod manifests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use iceberg::io::FileIO;
+use iceberg::spec::{
+    DataContentType, DataFile, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, Operation, PartitionSpec,
+    Schema, Snapshot, Struct, Summary, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec,
+};
+use iceberg::{Error, ErrorKind, MetadataLocation, Result, TableCreation};
+
+use crate::storage::{TableName, local_path};
+
+/// Metadata files that a table's log remembers; older ones are deleted. A reader that pinned one has this many epochs of time.
+const PREVIOUS_VERSIONS: usize = 20;
+
+/// Prefix of our keys in snapshot summaries and table properties.
+pub(crate) const EPOCH_KEY: &str = "livelake.epoch";
+
+/// A data file that the table's newest snapshot has.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveFile {
+    pub(crate) path: String,
+    pub(crate) partition: Struct,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A manifest and the live files in it. Manifests never change, so the lists are shared between states.
+#[derive(Clone, Debug)]
+pub(crate) struct Manifest {
+    pub(crate) file: ManifestFile,
+    pub(crate) live: Arc<Vec<LiveFile>>,
+}
+
+/// A table as its newest metadata file says.
+#[derive(Clone, Debug)]
+pub(crate) struct TableState {
+    pub(crate) name: TableName,
+    /// The metadata file; empty for a table that has none yet.
+    pub(crate) location: String,
+    pub(crate) metadata: Arc<TableMetadata>,
+    pub(crate) manifests: Vec<Manifest>,
+    /// Snapshots that a branch or tag of somebody's holds: never expired by us.
+    pub(crate) protected: Arc<HashSet<i64>>,
+    /// Manifest lists of retained snapshots, as far as they were read or written.
+    pub(crate) reach: Arc<HashMap<i64, Arc<Vec<ManifestFile>>>>,
+    /// Live files of manifests that only older snapshots have, as far as they are known.
+    pub(crate) past: Arc<HashMap<String, Arc<Vec<LiveFile>>>>,
+}
+
+impl TableState {
+    /// A table that is not there yet, in memory only.
+    pub(crate) fn create(
+        name: &TableName,
+        location: String,
+        schema: Schema,
+        spec: UnboundPartitionSpec,
+        comment: Option<&str>,
+    ) -> Result<TableState> {
+        let mut properties = HashMap::from([
+            ("write.metadata.previous-versions-max".to_string(), PREVIOUS_VERSIONS.to_string()),
+            ("write.parquet.compression-codec".to_string(), "zstd".to_string()),
+            ("created-by".to_string(), concat!("livelake ", env!("CARGO_PKG_VERSION")).to_string()),
+        ]);
+        if let Some(comment) = comment {
+            properties.insert("comment".into(), comment.into());
+        }
+        let creation = TableCreation::builder()
+            .name(name.name.clone())
+            .location(location)
+            .schema(schema)
+            .partition_spec(spec)
+            .properties(properties)
+            .build();
+        let metadata = TableMetadataBuilder::from_table_creation(creation)?.build()?.metadata;
+        Ok(TableState {
+            name: name.clone(),
+            location: String::new(),
+            metadata: Arc::new(metadata),
+            manifests: Vec::new(),
+            protected: Arc::default(),
+            reach: Arc::default(),
+            past: Arc::default(),
+        })
+    }
+
+    /// Reads a table's newest metadata, and its manifests when `with_files`.
+    pub(crate) async fn load(io: &FileIO, name: &TableName, location: &str) -> Result<TableState> {
+        let metadata = TableMetadata::read_from(io, location).await?;
+        let mut manifests = Vec::new();
+        let mut reach = HashMap::new();
+        if let Some(snapshot) = metadata.current_snapshot() {
+            let listed = read_list(io, snapshot, &metadata).await?;
+            reach.insert(snapshot.snapshot_id(), Arc::new(listed.clone()));
+            for file in listed {
+                let live = manifests::live_files(io, &file).await?;
+                manifests.push(Manifest { file, live: Arc::new(live) });
+            }
+        }
+        // The crate does not list references; its JSON does.
+        let refs = serde_json::to_value(&metadata).map_err(|e| Error::new(ErrorKind::DataInvalid, "metadata").with_source(e))?;
+        let protected = refs.get("refs").and_then(|r| r.as_object()).into_iter().flatten();
+        let protected = protected.filter(|(name, _)| *name != "main").filter_map(|(_, r)| r.get("snapshot-id")?.as_i64());
+        Ok(TableState {
+            name: name.clone(),
+            location: location.to_string(),
+            protected: Arc::new(protected.collect()),
+            metadata: Arc::new(metadata),
+            manifests,
+            reach: Arc::new(reach),
+            past: Arc::default(),
+        })
+    }
+
+    /// Live data files, each with the id of the partition spec that its partition value is of.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (i32, &LiveFile)> {
+        let data = self.manifests.iter().filter(|m| m.file.content == ManifestContentType::Data);
+        data.flat_map(|m| m.live.iter().map(|f| (m.file.partition_spec_id, f)))
+    }
+
+    /// Whether some program has put row-level deletes into the table (we never do).
+    pub(crate) fn has_deletes(&self) -> bool {
+        self.manifests.iter().any(|m| m.file.content == ManifestContentType::Deletes && !m.live.is_empty())
+    }
+
+    /// Rows in the newest snapshot.
+    pub(crate) fn records(&self) -> u64 {
+        self.live().map(|(_, f)| f.records).sum()
+    }
+
+    /// Whether the newest snapshot is not one of ours.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.metadata.current_snapshot().is_some_and(|s| !s.summary().additional_properties.contains_key(EPOCH_KEY))
+    }
+}
+
+/// The manifests of a snapshot.
+pub(crate) async fn read_list(io: &FileIO, snapshot: &Snapshot, metadata: &TableMetadata) -> Result<Vec<ManifestFile>> {
+    let bytes = io.new_input(snapshot.manifest_list())?.read().await?;
+    Ok(ManifestList::parse_with_version(&bytes, metadata.format_version())?.consume_entries().into_iter().collect())
+}
+
+/// A next state of a table, on disk but not pointed at.
+#[derive(Clone, Debug)]
+pub(crate) struct Staged {
+    /// Where the catalog must still point; `None` for a new table.
+    pub(crate) from: Option<String>,
+    pub(crate) state: TableState,
+    /// Metadata files that fell out of the log.
+    pub(crate) old_metadata: Vec<String>,
+    /// Snapshots that the new metadata no longer has.
+    pub(crate) expired: Vec<Arc<Snapshot>>,
+    pub(crate) rows_added: u64,
+    pub(crate) rows_removed: u64,
+    pub(crate) files_added: usize,
+    pub(crate) files_removed: usize,
+}
+
+/// What the next snapshot of a table is made of.
+pub(crate) struct Change {
+    /// New columns, if they change.
+    pub(crate) schema: Option<Schema>,
+    /// New partitioning, if it changes.
+    pub(crate) spec: Option<UnboundPartitionSpec>,
+    /// Files that were written.
+    pub(crate) added: Vec<DataFile>,
+    /// Paths of files that go.
+    pub(crate) removed: HashSet<String>,
+    /// Whether the files that go held the same rows as files that come (small ones made into a large one) and nothing else.
+    pub(crate) only_rearranged: bool,
+}
+
+/// The table's metadata with the new columns and partitioning: what data files of the change must be written for.
+pub(crate) fn reshaped(
+    state: &TableState,
+    schema: Option<&Schema>,
+    spec: Option<&UnboundPartitionSpec>,
+) -> Result<TableMetadata> {
+    let metadata = state.metadata.as_ref().clone();
+    if schema.is_none() && spec.is_none() {
+        return Ok(metadata);
+    }
+    let mut builder = metadata.into_builder(None);
+    if let Some(schema) = schema {
+        builder = builder.add_current_schema(schema.clone())?;
+    }
+    if let Some(spec) = spec {
+        builder = builder.add_default_partition_spec(spec.clone())?;
+    }
+    Ok(builder.build()?.metadata)
+}
+
+/// Writes manifests, manifest list and metadata of the table's next snapshot. A change without files makes no snapshot.
+pub(crate) async fn stage(
+    io: &FileIO,
+    state: &TableState,
+    change: Change,
+    stamp: &BTreeMap<String, String>,
+    keep: usize,
+) -> Result<Staged> {
+    let before = state.metadata.as_ref();
+    let mut builder = before.clone().into_builder((!state.location.is_empty()).then(|| state.location.clone()));
+    if let Some(schema) = &change.schema {
+        builder = builder.add_current_schema(schema.clone())?;
+    }
+    if let Some(spec) = &change.spec {
+        builder = builder.add_default_partition_spec(spec.clone())?;
+    }
+    let shaped = reshaped(state, change.schema.as_ref(), change.spec.as_ref())?;
+
+    let mut manifests = state.manifests.clone();
+    let mut reach = state.reach.as_ref().clone();
+    let mut past = state.past.as_ref().clone();
+    past.extend(state.manifests.iter().map(|m| (m.file.manifest_path.clone(), Arc::clone(&m.live))));
+    let (mut rows_added, mut rows_removed) = (0, 0);
+    let mut expired = Vec::new();
+    if !change.added.is_empty() || !change.removed.is_empty() {
+        let snapshot_id = loop {
+            let id = rand::random::<i64>() & i64::MAX;
+            if id > 0 && before.snapshot_by_id(id).is_none() {
+                break id;
+            }
+        };
+        let sequence = before.next_sequence_number();
+        rows_added = change.added.iter().map(DataFile::record_count).sum();
+        let folder = format!("{}/metadata", before.location());
+        let work = manifests::Rewrite { io, metadata: &shaped, folder: &folder, snapshot_id, sequence };
+        let rewritten = work.run(manifests, &change.removed, &change.added).await?;
+        rows_removed =
+            rewritten.removed.iter().filter(|f| f.content_type() == DataContentType::Data).map(DataFile::record_count).sum();
+        manifests = rewritten.manifests;
+
+        let parent = before.current_snapshot_id();
+        let list = format!("{folder}/snap-{snapshot_id}-1-{}.avro", uuid::Uuid::new_v4());
+        let mut writer = ManifestListWriter::v2(io.new_output(&list)?.writer().await?, snapshot_id, parent, sequence);
+        writer.add_manifests(manifests.iter().map(|m| m.file.clone()))?;
+        writer.close().await?;
+        for manifest in &mut manifests {
+            // What the list's writer filled in on disk.
+            if manifest.file.added_snapshot_id == snapshot_id {
+                manifest.file.sequence_number = sequence;
+                if manifest.file.min_sequence_number < 0 {
+                    manifest.file.min_sequence_number = sequence;
+                }
+            }
+        }
+        reach.insert(snapshot_id, Arc::new(manifests.iter().map(|m| m.file.clone()).collect()));
+
+        let operation = match (change.added.is_empty(), change.removed.is_empty()) {
+            (false, true) => Operation::Append,
+            (true, false) => Operation::Delete,
+            _ if change.only_rearranged => Operation::Replace,
+            _ => Operation::Overwrite,
+        };
+        let mut properties = counts(&change.added, &rewritten.removed);
+        properties.extend(totals(&manifests));
+        properties.extend(stamp.iter().map(|(k, v)| (k.clone(), v.clone())));
+        let snapshot = Snapshot::builder()
+            .with_snapshot_id(snapshot_id)
+            .with_parent_snapshot_id(parent)
+            .with_sequence_number(sequence)
+            // A clock that was set back must not stop the lake.
+            .with_timestamp_ms(chrono::Utc::now().timestamp_millis().max(before.last_updated_ms()))
+            .with_manifest_list(list)
+            .with_summary(Summary { operation, additional_properties: properties })
+            .with_schema_id(shaped.current_schema_id())
+            .build();
+        builder = builder.set_branch_snapshot(snapshot, "main")?;
+        expired = expiry::beyond(before, &state.protected, keep);
+        let ids: Vec<i64> = expired.iter().map(|s| s.snapshot_id()).collect();
+        builder = builder.remove_snapshots(&ids);
+    }
+    builder = builder.set_properties(stamp.iter().map(|(k, v)| (k.clone(), v.clone())).collect())?;
+    let built = builder.build()?;
+
+    let next = match state.location.is_empty() {
+        true => MetadataLocation::new_with_metadata(before.location(), &built.metadata),
+        false => MetadataLocation::from_str(&state.location)?.with_next_version().with_new_metadata(&built.metadata),
+    };
+    built.metadata.write_to(io, &next).await?;
+    let location = next.to_string();
+    sync(&location, state.location.is_empty())?;
+    Ok(Staged {
+        from: (!state.location.is_empty()).then(|| state.location.clone()),
+        old_metadata: built.expired_metadata_logs.into_iter().map(|l| l.metadata_file).collect(),
+        expired,
+        rows_added,
+        rows_removed,
+        files_added: change.added.len(),
+        files_removed: change.removed.len(),
+        state: TableState {
+            name: state.name.clone(),
+            location,
+            metadata: Arc::new(built.metadata),
+            manifests,
+            protected: Arc::clone(&state.protected),
+            reach: Arc::new(reach),
+            past: Arc::new(past),
+        },
+    })
+}
+
+/// What came and what went, in a summary's words. Not by the crate's collector, which panics on a file whose partition column
+/// has been dropped.
+fn counts(added: &[DataFile], removed: &[DataFile]) -> HashMap<String, String> {
+    let mut figures: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut count = |key, by| *figures.entry(key).or_default() += by;
+    for file in added {
+        count("added-data-files", 1);
+        count("added-records", file.record_count());
+        count("added-files-size", file.file_size_in_bytes());
+    }
+    for file in removed {
+        count("removed-files-size", file.file_size_in_bytes());
+        match file.content_type() {
+            DataContentType::Data => {
+                count("deleted-data-files", 1);
+                count("deleted-records", file.record_count());
+            }
+            DataContentType::PositionDeletes => {
+                count("removed-delete-files", 1);
+                count("removed-position-deletes", file.record_count());
+            }
+            DataContentType::EqualityDeletes => {
+                count("removed-delete-files", 1);
+                count("removed-equality-deletes", file.record_count());
+            }
+        }
+    }
+    let partitions: HashSet<&Struct> =
+        added.iter().chain(removed).map(DataFile::partition).filter(|p| !p.fields().is_empty()).collect();
+    if !partitions.is_empty() {
+        count("changed-partition-count", partitions.len() as u64);
+    }
+    figures.into_iter().map(|(key, figure)| (key.to_string(), figure.to_string())).collect()
+}
+
+/// The `total-…` figures of a summary, counted rather than carried on, so that they cannot drift.
+fn totals(manifests: &[Manifest]) -> HashMap<String, String> {
+    let data = manifests.iter().filter(|m| m.file.content == ManifestContentType::Data);
+    let (mut files, mut records, mut bytes) = (0u64, 0u64, 0u64);
+    for file in data.flat_map(|m| m.live.iter()) {
+        files += 1;
+        records += file.records;
+        bytes += file.bytes;
+    }
+    let deletes: usize = manifests.iter().filter(|m| m.file.content == ManifestContentType::Deletes).map(|m| m.live.len()).sum();
+    let mut totals = HashMap::from([
+        ("total-data-files".to_string(), files.to_string()),
+        ("total-records".to_string(), records.to_string()),
+        ("total-files-size".to_string(), bytes.to_string()),
+        ("total-delete-files".to_string(), deletes.to_string()),
+    ]);
+    if deletes == 0 {
+        totals.extend(["total-position-deletes", "total-equality-deletes"].map(|k| (k.to_string(), "0".to_string())));
+    }
+    totals
+}
+
+/// Puts a metadata file and the names of its folder on the disk: the crate's file system layer syncs data files and manifests,
+/// but neither metadata files nor folders, and after a power cut the pointer must not lead nowhere.
+fn sync(location: &str, new_table: bool) -> Result<()> {
+    let path = local_path(location);
+    // Of a new table also the folders that its own folder is in.
+    let folders = path.ancestors().skip(1).take(if new_table { 4 } else { 1 }).map(|p| p.to_path_buf());
+    let data = path.parent().and_then(|p| p.parent()).map(|p| p.join("data")).filter(|p| p.is_dir());
+    for path in std::iter::once(path.clone()).chain(folders).chain(data) {
+        std::fs::File::open(&path).and_then(|f| f.sync_all()).map_err(|e| {
+            Error::new(ErrorKind::Unexpected, format!("cannot put {} on the disk: {e}", path.display())).with_source(e)
+        })?;
+    }
+    Ok(())
+}
+
+/// The spec of an id.
+pub(crate) fn spec_of(metadata: &TableMetadata, id: i32) -> Result<PartitionSpec> {
+    metadata
+        .partition_spec_by_id(id)
+        .map(|s| s.as_ref().clone())
+        .ok_or_else(|| Error::new(ErrorKind::DataInvalid, format!("the table's metadata has no partition spec {id}")))
+}
