@@ -57,10 +57,16 @@ impl Double {
         let zones = RecordBatch::try_from_iter_with_nullable([
             ("id", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef, false),
             ("name", Arc::new(StringArray::from(vec![Some("Alpha"), Some("B, \"b\""), None])), true),
-            ("fee", Arc::new(Decimal128Array::from(vec![Some(1_050), Some(-5), None]).with_precision_and_scale(10, 2).unwrap()), true),
+            (
+                "fee",
+                Arc::new(Decimal128Array::from(vec![Some(1_050), Some(-5), None]).with_precision_and_scale(10, 2).unwrap()),
+                true,
+            ),
             (
                 "seen_at",
-                Arc::new(TimestampMicrosecondArray::from(vec![Some(0), Some(1_609_459_200_500_000), None]).with_timezone("+00:00")),
+                Arc::new(
+                    TimestampMicrosecondArray::from(vec![Some(0), Some(1_609_459_200_500_000), None]).with_timezone("+00:00"),
+                ),
                 true,
             ),
         ])
@@ -123,20 +129,42 @@ impl LakeService for Double {
         let word = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
         let none: SchemaRef = Arc::new(Schema::empty());
         if word == "CREATE" {
-            return Ok(Answer { schema: none, as_of: AS_OF, rows: futures::stream::empty().boxed(), tag: "CREATE MATERIALIZED VIEW".to_owned() });
+            return Ok(Answer {
+                schema: none,
+                as_of: AS_OF,
+                rows: futures::stream::empty().boxed(),
+                tag: "CREATE MATERIALIZED VIEW".to_owned(),
+            });
         }
         if sql == "SELECT broken" {
-            let good = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..100_000)) as ArrayRef)]).unwrap();
+            let good =
+                RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..100_000)) as ArrayRef)]).unwrap();
             let schema = good.schema();
-            let bad = LakeError { code: "internal", sqlstate: "XX000", http_status: 500, message: "lost halfway".to_owned(), hint: None };
-            return Ok(Answer { schema, as_of: AS_OF, rows: futures::stream::iter([Ok(good), Err(bad)]).boxed(), tag: "SELECT".to_owned() });
+            let bad = LakeError {
+                code: "internal",
+                sqlstate: "XX000",
+                http_status: 500,
+                message: "lost halfway".to_owned(),
+                hint: None,
+            };
+            return Ok(Answer {
+                schema,
+                as_of: AS_OF,
+                rows: futures::stream::iter([Ok(good), Err(bad)]).boxed(),
+                tag: "SELECT".to_owned(),
+            });
         }
         if sql == "SELECT forever" {
             return Ok(Answer { schema: none, as_of: AS_OF, rows: futures::stream::pending().boxed(), tag: "SELECT".to_owned() });
         }
         if sql == "SHOW SINKS" {
             let batch = RecordBatch::try_from_iter([("name", Arc::new(StringArray::from(vec!["zones"])) as ArrayRef)]).unwrap();
-            return Ok(Answer { schema: batch.schema(), as_of: AS_OF, rows: futures::stream::iter([Ok(batch)]).boxed(), tag: "SHOW".to_owned() });
+            return Ok(Answer {
+                schema: batch.schema(),
+                as_of: AS_OF,
+                rows: futures::stream::iter([Ok(batch)]).boxed(),
+                tag: "SHOW".to_owned(),
+            });
         }
         let sql = sql.split(" AS OF ").next().unwrap_or(sql);
         let run = async {
@@ -153,7 +181,12 @@ impl LakeService for Double {
             while let Some(batch) = rows.next().await {
                 count += batch.map_err(|error| sql_error(&error))?.column(0).as_primitive::<UInt64Type>().value(0);
             }
-            return Ok(Answer { schema: none, as_of: AS_OF, rows: futures::stream::empty().boxed(), tag: format!("INSERT 0 {count}") });
+            return Ok(Answer {
+                schema: none,
+                as_of: AS_OF,
+                rows: futures::stream::empty().boxed(),
+                tag: format!("INSERT 0 {count}"),
+            });
         }
         let tag = if word == "EXPLAIN" { "EXPLAIN" } else { "SELECT" };
         let rows = rows.map(|batch| batch.map_err(|error| sql_error(&error))).boxed();
@@ -238,9 +271,10 @@ impl LakeService for Double {
             message: "read too slowly".to_owned(),
             hint: Some("read faster".to_owned()),
         };
-        let events = futures::stream::unfold(receive, |mut receive| async move { receive.recv().await.map(|event| (Ok(event), receive)) })
-            .chain(futures::stream::iter([Err(slow)]))
-            .boxed();
+        let events =
+            futures::stream::unfold(receive, |mut receive| async move { receive.recv().await.map(|event| (Ok(event), receive)) })
+                .chain(futures::stream::iter([Err(slow)]))
+                .boxed();
         Ok(Subscription { schema: self.schema_of("city.zones").await, events })
     }
 
@@ -265,7 +299,10 @@ impl LakeService for Double {
                 .collect();
             let whole = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| sql_error(&error.into()))?;
             let frame = self.context.read_batch(whole).map_err(|error| sql_error(&error))?;
-            frame.write_table(table, datafusion::dataframe::DataFrameWriteOptions::new()).await.map_err(|error| sql_error(&error))?;
+            frame
+                .write_table(table, datafusion::dataframe::DataFrameWriteOptions::new())
+                .await
+                .map_err(|error| sql_error(&error))?;
         }
         Ok(count)
     }

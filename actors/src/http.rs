@@ -65,7 +65,9 @@ impl HttpOptions {
 #[non_exhaustive]
 pub enum HttpError {
     /// Someone else listens there.
-    #[error("http port {port} on {bind} is in use: stop the program that listens there, or choose another with --set http.port={next} (0 picks a free one)")]
+    #[error(
+        "http port {port} on {bind} is in use: stop the program that listens there, or choose another with --set http.port={next} (0 picks a free one)"
+    )]
     PortInUse {
         /// The address asked for.
         bind: String,
@@ -179,7 +181,9 @@ pub async fn serve_with(service: Arc<dyn LakeService>, options: HttpOptions) -> 
 
 fn bind_error(bind: &str, port: u16, source: std::io::Error) -> HttpError {
     match source.kind() {
-        std::io::ErrorKind::AddrInUse => HttpError::PortInUse { bind: bind.to_owned(), port, next: port.checked_add(1).unwrap_or(0) },
+        std::io::ErrorKind::AddrInUse => {
+            HttpError::PortInUse { bind: bind.to_owned(), port, next: port.checked_add(1).unwrap_or(0) }
+        }
         _ => HttpError::Bind { bind: bind.to_owned(), port, source },
     }
 }
@@ -195,7 +199,9 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/api/v1/health").get(status::health))
         .service(web::resource("/api/v1/metrics").get(status::metrics))
         .service(
-            web::resource("/api/v1/sql").post(query::sql).default_service(web::to(|| async { envelope::method_not_allowed("POST") })),
+            web::resource("/api/v1/sql")
+                .post(query::sql)
+                .default_service(web::to(|| async { envelope::method_not_allowed("POST") })),
         )
         .service(web::resource("/api/v1/views").get(views::list))
         .service(web::resource("/api/v1/views/{name}").get(views::rows))

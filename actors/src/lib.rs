@@ -7,6 +7,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod consolidate;
@@ -15,6 +16,7 @@ pub mod encode;
 pub mod feeder;
 pub mod http;
 pub mod lake;
+pub mod postgres;
 pub mod service;
 pub mod sink_driver;
 pub mod sources;

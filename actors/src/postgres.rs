@@ -36,7 +36,9 @@ mod simple;
 #[non_exhaustive]
 pub enum PostgresError {
     /// Someone else listens there.
-    #[error("postgres port {port} on {bind} is in use: stop the program that listens there, or choose another with --set postgres.port={next} (0 picks a free one)")]
+    #[error(
+        "postgres port {port} on {bind} is in use: stop the program that listens there, or choose another with --set postgres.port={next} (0 picks a free one)"
+    )]
     PortInUse {
         /// The address asked for.
         bind: String,
@@ -113,25 +115,26 @@ pub async fn serve(service: Arc<dyn LakeService>, bind: &str, port: u16) -> Resu
 async fn accept(listener: TcpListener, backend: Arc<handlers::Backend>, mut stopping: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((socket, peer)) => {
-                    let backend = handlers::Server(Arc::clone(&backend));
-                    connections.spawn(async move {
-                        if let Err(error) = pgwire::tokio::process_socket(socket, None, backend).await {
-                            tracing::debug!(%peer, %error, "postgres connection ended");
-                        }
-                    });
-                }
-                Err(error) => {
-                    // Out of file handles, most often: wait for connections to end rather than spin.
-                    tracing::warn!(%error, "cannot accept a postgres connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                }
-            },
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             // A sender that is gone was dropped without stopping: then the server goes on for good.
             Ok(_) = stopping.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                let server = handlers::Server(Arc::clone(&backend));
+                connections.spawn(async move {
+                    if let Err(error) = pgwire::tokio::process_socket(socket, None, server).await {
+                        tracing::debug!(%peer, %error, "postgres connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of file handles, most often: wait for connections to end rather than spin.
+                tracing::warn!(%error, "cannot accept a postgres connection");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
         }
     }
     connections.shutdown().await;

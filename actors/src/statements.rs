@@ -101,7 +101,9 @@ fn token_end(sql: &str, at: usize) -> usize {
         b'"' => quoted_end(bytes, at, b'"', false),
         b'e' | b'E' if bytes.get(at + 1) == Some(&b'\'') => quoted_end(bytes, at + 1, b'\'', true),
         b'$' => dollar_end(sql, at),
-        first if word_byte(first) => bytes[at..].iter().position(|byte| !word_byte(*byte) && *byte != b'$').map_or(bytes.len(), |length| at + length),
+        first if word_byte(first) => {
+            bytes[at..].iter().position(|byte| !word_byte(*byte) && *byte != b'$').map_or(bytes.len(), |length| at + length)
+        }
         _ => at + 1,
     }
 }
@@ -154,10 +156,10 @@ mod tests {
     fn semicolons_count_only_between_statements() {
         assert_eq!(texts("select 1; select 2"), ["select 1", "select 2"]);
         assert_eq!(texts(" ;; ;"), [""; 0]);
-        assert_eq!(texts("select ';', \";\", E'\\';', $$;$$, $x$ ; $$ $x$ -- ; \n, /* ; /* ; */ ; */ 2;a"), [
-            "select ';', \";\", E'\\';', $$;$$, $x$ ; $$ $x$ -- ; \n, /* ; /* ; */ ; */ 2",
-            "a"
-        ]);
+        assert_eq!(
+            texts("select ';', \";\", E'\\';', $$;$$, $x$ ; $$ $x$ -- ; \n, /* ; /* ; */ ; */ 2;a"),
+            ["select ';', \";\", E'\\';', $$;$$, $x$ ; $$ $x$ -- ; \n, /* ; /* ; */ ; */ 2", "a"]
+        );
         assert_eq!(texts("-- only a comment\n"), [""; 0]);
         assert_eq!(texts("select 'it''s;'; select $1;"), ["select 'it''s;'", "select $1"]);
     }
@@ -174,6 +176,9 @@ mod tests {
 
     #[test]
     fn tokens_are_whole_words_and_quotes() {
-        assert_eq!(tokens("COPY (a.\"B c\") TO/**/STDOUT,$1 'x''y' été"), ["COPY", "(", "a", ".", "\"B c\"", ")", "TO", "STDOUT", ",", "$1", "'x''y'", "été"]);
+        assert_eq!(
+            tokens("COPY (a.\"B c\") TO/**/STDOUT,$1 'x''y' été"),
+            ["COPY", "(", "a", ".", "\"B c\"", ")", "TO", "STDOUT", ",", "$1", "'x''y'", "été"]
+        );
     }
 }

@@ -46,7 +46,8 @@ pub fn write_rows(batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ArrowErr
 
 /// Appends one field, quoted if it is empty (to tell it from NULL) or holds a delimiter, a quote or a line end.
 pub fn write_field(value: &[u8], delimiter: u8, out: &mut Vec<u8>) {
-    let plain = !value.is_empty() && memchr::memchr3(b'"', b'\n', b'\r', value).is_none() && memchr::memchr(delimiter, value).is_none();
+    let plain =
+        !value.is_empty() && memchr::memchr3(b'"', b'\n', b'\r', value).is_none() && memchr::memchr(delimiter, value).is_none();
     if plain {
         out.extend_from_slice(value);
         return;

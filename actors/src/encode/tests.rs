@@ -26,7 +26,11 @@ fn sample() -> RecordBatch {
         ("id", Arc::new(Int64Array::from(vec![i64::MIN, i64::MAX])) as ArrayRef, true),
         (
             "price",
-            Arc::new(Decimal128Array::from(vec![99_999_999_999_999_999_999_999_999_999_999_999_999, -5]).with_precision_and_scale(38, 2).unwrap()),
+            Arc::new(
+                Decimal128Array::from(vec![99_999_999_999_999_999_999_999_999_999_999_999_999, -5])
+                    .with_precision_and_scale(38, 2)
+                    .unwrap(),
+            ),
             true,
         ),
         ("ratio", Arc::new(Float64Array::from(vec![f64::INFINITY, 0.1])), true),

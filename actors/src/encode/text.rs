@@ -4,14 +4,15 @@ use std::io::Write;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, BooleanArray, FixedSizeBinaryArray, LargeBinaryArray, LargeStringArray,
-    StringArray, StringViewArray,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, BooleanArray, FixedSizeBinaryArray, LargeBinaryArray,
+    LargeStringArray, StringArray, StringViewArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Date32Type, Date64Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Time32MillisecondType,
-    Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType, Date32Type, Date64Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, Time32MillisecondType, Time32SecondType, Time64MicrosecondType,
+    Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -66,6 +67,8 @@ enum Values<'a> {
     Time32(&'a [i32], i64),
     Time64(&'a [i64], i64),
     Timestamp(&'a [i64], TimeUnit, bool),
+    /// Intervals as PostgreSQL's `intervalstyle = postgres` writes them.
+    Interval(&'a [IntervalMonthDayNano]),
     /// An array literal of PostgreSQL, each list's items being a column of their own.
     List(&'a dyn Array),
     /// Anything nested, as JSON.
@@ -136,6 +139,7 @@ impl<'a> TextColumn<'a> {
                     out.extend_from_slice(if postgres { b"+00" } else { b"Z" });
                 }
             }
+            Values::Interval(values) => interval(values[row], out),
             Values::List(array) => array_literal(*array, row, out),
             Values::Json(array) => nested_json(*array, row, out),
             // Writing into memory cannot fail.
@@ -192,7 +196,12 @@ fn values(array: &dyn Array, style: Style) -> Result<Values<'_>, ArrowError> {
         DataType::Time64(TimeUnit::Microsecond) => Values::Time64(array.as_primitive::<Time64MicrosecondType>().values(), 1_000),
         DataType::Time64(_) => Values::Time64(array.as_primitive::<Time64NanosecondType>().values(), 1),
         DataType::Timestamp(unit, zone) => Values::Timestamp(timestamp_values(array, *unit), *unit, zone.is_some()),
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(_, _) if style == Style::Postgres => Values::List(array),
+        DataType::Interval(IntervalUnit::MonthDayNano) if style == Style::Postgres => {
+            Values::Interval(array.as_primitive::<IntervalMonthDayNanoType>().values())
+        }
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(_, _) if style == Style::Postgres => {
+            Values::List(array)
+        }
         DataType::Union(_, _) => return Err(ArrowError::NotYetImplemented("a union column has no text".to_owned())),
         nested if nested.is_nested() => Values::Json(array),
         _ => Values::Formatted(ArrayFormatter::try_new(array, text_options())?),
@@ -249,6 +258,30 @@ fn postgres_float(scientific: &str, limit: i32, out: &mut Vec<u8>) {
         out.extend_from_slice(&digits[..whole]);
         out.push(b'.');
         out.extend_from_slice(&digits[whole..]);
+    }
+}
+
+/// `1 year 2 mons -3 days 04:05:06.7`; `00:00:00` for none.
+fn interval(value: IntervalMonthDayNano, out: &mut Vec<u8>) {
+    let start = out.len();
+    for (count, one) in [(value.months / 12, "year"), (value.months % 12, "mon"), (value.days, "day")] {
+        if count != 0 {
+            let space = if out.len() > start { " " } else { "" };
+            let plural = if count == 1 { "" } else { "s" };
+            // Writing into memory cannot fail.
+            let _ = write!(out, "{space}{count} {one}{plural}");
+        }
+    }
+    if value.nanoseconds != 0 || out.len() == start {
+        if out.len() > start {
+            out.push(b' ');
+        }
+        if value.nanoseconds < 0 {
+            out.push(b'-');
+        }
+        // Microseconds are as fine as PostgreSQL's intervals go.
+        let micros = value.nanoseconds.unsigned_abs() / 1_000;
+        write_time((micros * 1_000) as i64, out);
     }
 }
 
@@ -329,7 +362,9 @@ pub fn type_name(data_type: &DataType) -> String {
         DataType::Timestamp(_, None) => "timestamp without time zone".to_owned(),
         DataType::Timestamp(_, Some(_)) => "timestamp with time zone".to_owned(),
         DataType::Interval(_) | DataType::Duration(_) => "interval".to_owned(),
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => format!("{}[]", type_name(item.data_type())),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            format!("{}[]", type_name(item.data_type()))
+        }
         DataType::Dictionary(_, value) => type_name(value),
         DataType::Struct(_) | DataType::Map(_, _) => "json".to_owned(),
         other => other.to_string(),

@@ -102,7 +102,12 @@ async fn produce(answer: Answer, format: RowFormat, send: &mpsc::Sender<Result<P
         begin_envelope(&tag, &schema, &mut piece);
     }
     let broken = |error: arrow::error::ArrowError| {
-        envelope::error("not_supported", 400, format!("the rows cannot be written in this format: {error}"), Some("cast the column to text".to_owned()))
+        envelope::error(
+            "not_supported",
+            400,
+            format!("the rows cannot be written in this format: {error}"),
+            Some("cast the column to text".to_owned()),
+        )
     };
     let mut encoder = BatchEncoder::begin(format, &schema, &mut piece).map_err(broken)?;
     while let Some(batch) = rows.next().await {

@@ -86,13 +86,22 @@ pub fn error(code: &'static str, http_status: u16, message: String, hint: Option
 
 /// 404 for a path that nothing answers.
 pub async fn no_such_path(request: HttpRequest) -> HttpResponse {
-    failure(&error("unknown_path", 404, format!("nothing is served at {}", request.path()), Some("the paths are listed at /docs".to_owned())))
+    failure(&error(
+        "unknown_path",
+        404,
+        format!("nothing is served at {}", request.path()),
+        Some("the paths are listed at /docs".to_owned()),
+    ))
 }
 
 /// 405.
 pub fn method_not_allowed(allowed: &str) -> HttpResponse {
-    let mut response =
-        failure(&error("method_not_allowed", 405, format!("only {allowed} is served here"), Some("see /docs for an example".to_owned())));
+    let mut response = failure(&error(
+        "method_not_allowed",
+        405,
+        format!("only {allowed} is served here"),
+        Some("see /docs for an example".to_owned()),
+    ));
     if let Ok(value) = allowed.parse() {
         response.headers_mut().insert(actix_web::http::header::ALLOW, value);
     }

@@ -88,7 +88,8 @@ impl Upserts {
         let diffs: Int64Array = held.iter().flat_map(|changes| changes.diffs.values().iter().copied()).collect::<Vec<_>>().into();
         let key_columns: Vec<ArrayRef> = self.key.iter().map(|column| Arc::clone(rows.column(*column))).collect();
         let keys = self.converter.convert_columns(&key_columns)?;
-        let added: HashSet<&[u8]> = (0..rows.num_rows()).filter(|row| diffs.value(*row) > 0).map(|row| keys.row(row).data()).collect();
+        let added: HashSet<&[u8]> =
+            (0..rows.num_rows()).filter(|row| diffs.value(*row) > 0).map(|row| keys.row(row).data()).collect();
         let gone: Vec<u64> = (0..rows.num_rows())
             .filter(|row| diffs.value(*row) < 0 && !added.contains(keys.row(*row).data()))
             .map(|row| row as u64)

@@ -39,5 +39,9 @@ pub(super) fn row_format(request: &HttpRequest) -> Result<RowFormat, LakeError> 
 
 /// Whether the client wants server-sent events.
 pub(super) fn wants_events(request: &HttpRequest) -> bool {
-    request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| accept.contains("text/event-stream"))
+    request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/event-stream"))
 }

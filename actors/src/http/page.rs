@@ -4,7 +4,8 @@ use actix_web::{HttpResponse, web};
 
 use super::envelope;
 
-const POLICY: &str = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self'; frame-ancestors 'none'";
+const POLICY: &str =
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self'; frame-ancestors 'none'";
 
 fn file(media_type: &str, body: &'static str) -> HttpResponse {
     HttpResponse::Ok()

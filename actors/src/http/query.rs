@@ -52,13 +52,25 @@ async fn read(request: &HttpRequest, body: web::Payload, limit: usize) -> Result
         Err(_) => return Err(error("timeout", 408, "the request's body did not arrive in time".to_owned(), None)),
         Ok(Err(_)) => {
             let message = format!("the request's body is larger than {limit} bytes");
-            return Err(error("body_too_large", 413, message, Some("load many rows with COPY over the PostgreSQL port".to_owned())));
+            return Err(error(
+                "body_too_large",
+                413,
+                message,
+                Some("load many rows with COPY over the PostgreSQL port".to_owned()),
+            ));
         }
-        Ok(Ok(Err(cause))) => return Err(error("invalid_body", 400, format!("the request's body cannot be read: {cause}"), None)),
+        Ok(Ok(Err(cause))) => {
+            return Err(error("invalid_body", 400, format!("the request's body cannot be read: {cause}"), None));
+        }
         Ok(Ok(Ok(bytes))) => bytes,
     };
     let statement: Statement = serde_json::from_slice(&bytes).map_err(|cause| {
-        error("invalid_json", 400, format!("the request's body is not the JSON expected here: {cause}"), Some(r#"send {"sql": "SELECT 1"}"#.to_owned()))
+        error(
+            "invalid_json",
+            400,
+            format!("the request's body is not the JSON expected here: {cause}"),
+            Some(r#"send {"sql": "SELECT 1"}"#.to_owned()),
+        )
     })?;
     Ok(statement.sql)
 }

@@ -13,7 +13,8 @@ use super::{Shared, answer, negotiate};
 /// `GET /health`: 200 while the lake can be relied on, else 503.
 pub(super) async fn health(shared: web::Data<Shared>) -> HttpResponse {
     let health = shared.service.health();
-    let status = if health.status == "running" && health.problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status =
+        if health.status == "running" && health.problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let message = if health.problems.is_empty() { health.status.clone() } else { health.problems.join("; ") };
     success(status, &message, health, None)
 }

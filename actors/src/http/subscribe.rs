@@ -69,7 +69,8 @@ async fn open_view(request: &HttpRequest, name: &str, shared: &Shared) -> Result
     let last_event = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
     let options = match last_event {
         Some(id) => {
-            let as_of = id.parse().map_err(|_| error("invalid_parameter", 400, format!("Last-Event-ID {id:?} is no timestamp"), None))?;
+            let as_of =
+                id.parse().map_err(|_| error("invalid_parameter", 400, format!("Last-Event-ID {id:?} is no timestamp"), None))?;
             SubscribeOptions { as_of: Some(as_of), no_snapshot: true }
         }
         None => SubscribeOptions { as_of: query.as_of, no_snapshot: query.snapshot == Some(false) },
@@ -140,7 +141,12 @@ fn respond(shared: &Shared, subscription: Subscription, upserts: Option<Upserts>
 }
 
 fn slow() -> LakeError {
-    error("slow_subscriber", 503, "this subscriber read too slowly and was cut off".to_owned(), Some("subscribe again and read faster".to_owned()))
+    error(
+        "slow_subscriber",
+        503,
+        "this subscriber read too slowly and was cut off".to_owned(),
+        Some("subscribe again and read faster".to_owned()),
+    )
 }
 
 /// What happened first.
@@ -190,7 +196,12 @@ impl Feed {
                     continue;
                 }
                 Next::Stop => {
-                    return Err(error("unavailable", 503, "the lake is stopping".to_owned(), Some("subscribe again when it runs".to_owned())));
+                    return Err(error(
+                        "unavailable",
+                        503,
+                        "the lake is stopping".to_owned(),
+                        Some("subscribe again when it runs".to_owned()),
+                    ));
                 }
                 Next::Gone => return Ok(()),
             };

@@ -30,7 +30,12 @@ impl Response {
 }
 
 /// A request as ureq makes it, on a thread of its own.
-async fn request(method: &'static str, url: String, headers: &'static [(&'static str, &'static str)], body: Option<Vec<u8>>) -> Response {
+async fn request(
+    method: &'static str,
+    url: String,
+    headers: &'static [(&'static str, &'static str)],
+    body: Option<Vec<u8>>,
+) -> Response {
     tokio::task::spawn_blocking(move || {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let mut builder = ureq::http::Request::builder().method(method).uri(url);
@@ -59,7 +64,8 @@ async fn get(server: &HttpServing, path: &str) -> Response {
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 async fn sql(server: &HttpServing, statement: &str) -> Response {
-    request("POST", format!("{}/api/v1/sql", server.url()), JSON, Some(json!({ "sql": statement }).to_string().into_bytes())).await
+    request("POST", format!("{}/api/v1/sql", server.url()), JSON, Some(json!({ "sql": statement }).to_string().into_bytes()))
+        .await
 }
 
 async fn start() -> (Arc<Double>, HttpServing) {
@@ -98,7 +104,10 @@ async fn formats_follow_the_accept_header() {
     let url = format!("{}/api/v1/views/city.zones?limit=2", server.url());
     let csv = request("GET", url.clone(), &[("accept", "text/csv")], None).await;
     assert!(csv.headers.contains("text/csv"), "{}", csv.headers);
-    assert_eq!(csv.text(), "id,name,fee,seen_at\n1,Alpha,10.50,1970-01-01T00:00:00Z\n2,\"B, \"\"b\"\"\",-0.05,2021-01-01T00:00:00.5Z\n");
+    assert_eq!(
+        csv.text(),
+        "id,name,fee,seen_at\n1,Alpha,10.50,1970-01-01T00:00:00Z\n2,\"B, \"\"b\"\"\",-0.05,2021-01-01T00:00:00.5Z\n"
+    );
     let lines = request("GET", url.clone(), &[("accept", "application/json;q=0.5, application/x-ndjson")], None).await;
     assert_eq!(lines.text().lines().count(), 2);
     assert!(lines.headers.contains(&AS_OF.to_string()), "the time is in a header: {}", lines.headers);
@@ -115,7 +124,9 @@ async fn formats_follow_the_accept_header() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_say_what_is_wrong() {
     let (_, server) = start().await;
-    let post = |body: &'static str, headers| request("POST", format!("{}/api/v1/sql", server.url()), headers, Some(body.as_bytes().to_vec()));
+    let post = |body: &'static str, headers| {
+        request("POST", format!("{}/api/v1/sql", server.url()), headers, Some(body.as_bytes().to_vec()))
+    };
     let check = |response: Response, status: u16, code: &str| {
         let answer = response.json();
         assert_eq!((response.status, &answer["code"], &answer["success"]), (status, &json!(code), &json!(false)), "{answer}");

@@ -84,9 +84,9 @@ pub(super) async fn rows(request: HttpRequest, name: web::Path<String>, shared: 
 
 /// The query string as `T`.
 pub(super) fn parse_query<T: serde::de::DeserializeOwned>(request: &HttpRequest) -> Result<T, LakeError> {
-    web::Query::<T>::from_query(request.query_string())
-        .map(web::Query::into_inner)
-        .map_err(|cause| error("invalid_parameter", 400, format!("the query string is wrong: {cause}"), Some("see /docs".to_owned())))
+    web::Query::<T>::from_query(request.query_string()).map(web::Query::into_inner).map_err(|cause| {
+        error("invalid_parameter", 400, format!("the query string is wrong: {cause}"), Some("see /docs".to_owned()))
+    })
 }
 
 /// The relation of that name (without a schema: in `public`).

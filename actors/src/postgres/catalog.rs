@@ -82,7 +82,8 @@ impl Catalog {
     /// Whether a statement is a query that needs the catalog.
     pub(super) fn answers(&self, sql: &str) -> bool {
         let words = tokens(sql);
-        let is_query = words.first().is_some_and(|word| matches!(word.to_ascii_lowercase().as_str(), "select" | "with" | "values" | "("));
+        let is_query =
+            words.first().is_some_and(|word| matches!(word.to_ascii_lowercase().as_str(), "select" | "with" | "values" | "("));
         is_query
             && words.iter().any(|word| {
                 let name = word.trim_matches('"').to_ascii_lowercase();
@@ -185,7 +186,9 @@ impl SchemaProvider for LakeSchema {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let full_name = self.full_name(name);
-        let Some(relation) = self.service.relations().into_iter().find(|relation| relation.name == full_name) else { return Ok(None) };
+        let Some(relation) = self.service.relations().into_iter().find(|relation| relation.name == full_name) else {
+            return Ok(None);
+        };
         let (session, _) = self.service.session().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         match session.table_provider(TableReference::partial(self.name.clone(), name.to_owned())).await {
             Ok(table) => Ok(Some(table)),

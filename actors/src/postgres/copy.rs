@@ -61,7 +61,7 @@ impl Copy {
             let first = rest.get(1).copied().unwrap_or_default();
             let source = if first.eq_ignore_ascii_case("subscribe") { Source::Subscription(query) } else { Source::Query(query) };
             let options = target(&rest[close + 1..], "to", "stdout")?;
-            return Ok(Some(Self { direction: Direction::Out(source), options: self::options(options)? }));
+            return Ok(Some(Self { direction: Direction::Out(source), options: parse_options(options)? }));
         }
         let mut name = String::new();
         while let Some((token, after)) = rest.split_first() {
@@ -78,18 +78,19 @@ impl Copy {
             rest = &rest[close + 1..];
         }
         if rest.first().is_some_and(|word| word.eq_ignore_ascii_case("from")) {
-            let options = self::options(target(rest, "from", "stdin")?)?;
+            let options = parse_options(target(rest, "from", "stdin")?)?;
             let columns = columns.iter().map(|column| unquoted(column)).collect();
             return Ok(Some(Self { direction: Direction::In { table: relation(&name), columns }, options }));
         }
-        let options = self::options(target(rest, "to", "stdout")?)?;
+        let options = parse_options(target(rest, "to", "stdout")?)?;
         let list = if columns.is_empty() { "*".to_owned() } else { columns.join(", ") };
         Ok(Some(Self { direction: Direction::Out(Source::Query(format!("SELECT {list} FROM {name}"))), options }))
     }
 }
 
 fn syntax(what: &str) -> PgWireError {
-    let hint = "write COPY name FROM STDIN, COPY (query) TO STDOUT or COPY (SUBSCRIBE view) TO STDOUT, each [WITH (FORMAT csv, HEADER)]";
+    let hint =
+        "write COPY name FROM STDIN, COPY (query) TO STDOUT or COPY (SUBSCRIBE view) TO STDOUT, each [WITH (FORMAT csv, HEADER)]";
     wire("42601", format!("COPY: {what}"), Some(hint.to_owned()))
 }
 
@@ -106,7 +107,7 @@ fn target<'a, 'b>(tokens: &'a [&'b str], way: &str, stream: &str) -> PgWireResul
 }
 
 /// The options in either of PostgreSQL's spellings.
-fn options(tokens: &[&str]) -> PgWireResult<Options> {
+fn parse_options(tokens: &[&str]) -> PgWireResult<Options> {
     let mut words: Vec<&str> = tokens.iter().copied().filter(|token| !matches!(*token, "(" | ")" | "," | "=")).collect();
     words.retain(|word| !word.eq_ignore_ascii_case("with"));
     let mut options = Options::default();
@@ -247,7 +248,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_copied_is_refused() {
-        for sql in ["COPY notes FROM '/etc/passwd'", "COPY notes TO STDOUT (FORMAT binary)", "COPY (SELECT 1 TO STDOUT", "COPY notes", "COPY", "COPY notes TO STDOUT (SPEED 9)"] {
+        for sql in [
+            "COPY notes FROM '/etc/passwd'",
+            "COPY notes TO STDOUT (FORMAT binary)",
+            "COPY (SELECT 1 TO STDOUT",
+            "COPY notes",
+            "COPY",
+            "COPY notes TO STDOUT (SPEED 9)",
+        ] {
             assert!(Copy::parse(sql).is_err(), "{sql}");
         }
     }

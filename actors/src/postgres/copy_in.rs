@@ -9,8 +9,8 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::{Sink, SinkExt};
-use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::api::copy::CopyHandler;
+use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyFail};
@@ -37,6 +37,8 @@ pub(super) struct CopyIn {
     rest: Vec<u8>,
     columns: Vec<StringBuilder>,
     rows_waiting: usize,
+    /// The line of the first waiting row.
+    first_line: usize,
     batches: Vec<RecordBatch>,
     bytes: usize,
     /// Lines read, for messages.
@@ -50,7 +52,8 @@ impl CopyIn {
     pub(super) async fn open(backend: &Backend, table: &str, columns: &[String], options: Options) -> PgWireResult<Self> {
         let relations = backend.service.relations();
         let relation = relations.into_iter().find(|relation| relation.name == table);
-        let relation = relation.ok_or_else(|| wire("42P01", format!("there is no table {table}"), Some("SHOW TABLES lists them".to_owned())))?;
+        let relation = relation
+            .ok_or_else(|| wire("42P01", format!("there is no table {table}"), Some("SHOW TABLES lists them".to_owned())))?;
         if relation.kind != RelationKind::Table {
             let hint = Some("copy into a table made by CREATE TABLE".to_owned());
             return Err(wire("42809", format!("{table} is not a table, so rows cannot be copied into it"), hint));
@@ -74,6 +77,7 @@ impl CopyIn {
             rest: Vec::new(),
             columns,
             rows_waiting: 0,
+            first_line: 0,
             batches: Vec::new(),
             bytes: 0,
             line: 0,
@@ -190,6 +194,9 @@ impl CopyIn {
                 },
             }
         }
+        if self.rows_waiting == 0 {
+            self.first_line = self.line;
+        }
         self.rows_waiting += 1;
         if self.rows_waiting == BATCH_ROWS { self.cut_batch() } else { Ok(()) }
     }
@@ -244,7 +251,7 @@ impl CopyIn {
         if self.rows_waiting == 0 {
             return Ok(());
         }
-        let first_line = self.line + 1 - self.rows_waiting;
+        let first_line = self.first_line;
         let mut columns = Vec::with_capacity(self.columns.len());
         for (field, builder) in self.schema.fields().iter().zip(&mut self.columns) {
             let strings = builder.finish();
@@ -256,7 +263,11 @@ impl CopyIn {
                 && let Some(row) = (0..typed.len()).find(|row| typed.is_null(*row))
             {
                 let line = first_line + row;
-                return Err(wire("23502", format!("COPY {}, line {line}: column {} must not be NULL", self.table, field.name()), None));
+                return Err(wire(
+                    "23502",
+                    format!("COPY {}, line {line}: column {} must not be NULL", self.table, field.name()),
+                    None,
+                ));
             }
             columns.push(typed);
         }

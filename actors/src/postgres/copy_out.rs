@@ -32,13 +32,22 @@ pub(super) struct Piece {
 }
 
 impl CopyOut {
-    pub(super) async fn open(backend: &Backend, source: &Source, options: &Options, parameters: Vec<ScalarValue>) -> PgWireResult<Self> {
+    pub(super) async fn open(
+        backend: &Backend,
+        source: &Source,
+        options: &Options,
+        parameters: Vec<ScalarValue>,
+    ) -> PgWireResult<Self> {
         match source {
             Source::Query(sql) => {
                 // A query inside COPY reads no setting of the session and opens no transaction.
                 let outcome = Box::pin(backend.run(&Session::default(), sql, parameters)).await?;
                 let Outcome::Rows { schema, rows, .. } = outcome else {
-                    return Err(wire("42601", "COPY takes a query that gives rows", Some("write COPY (SELECT …) TO STDOUT".to_owned())));
+                    return Err(wire(
+                        "42601",
+                        "COPY takes a query that gives rows",
+                        Some("write COPY (SELECT …) TO STDOUT".to_owned()),
+                    ));
                 };
                 let header = header(&[], &schema, options);
                 let options = options.clone();
@@ -107,7 +116,8 @@ fn progress(timestamp: Timestamp, columns: usize, options: &Options) -> Piece {
 fn lines(batch: &RecordBatch, options: &Options, first: impl Fn(usize) -> Vec<String>) -> PgWireResult<Piece> {
     let broken = |error: arrow::error::ArrowError| of_arrow(&error);
     let arrays = batch.columns().iter().map(plain).collect::<Result<Vec<_>, _>>().map_err(broken)?;
-    let columns = arrays.iter().map(|array| TextColumn::new(array, Style::Postgres)).collect::<Result<Vec<_>, _>>().map_err(broken)?;
+    let columns =
+        arrays.iter().map(|array| TextColumn::new(array, Style::Postgres)).collect::<Result<Vec<_>, _>>().map_err(broken)?;
     let nulls: Vec<_> = arrays.iter().map(|array| array.logical_nulls()).collect();
     let mut lines = Vec::with_capacity(batch.num_rows());
     let mut value = Vec::new();

@@ -140,7 +140,7 @@ impl Backend {
         }
         let prepared = &portal.statement.statement;
         if prepared.sql.is_empty() {
-            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse)).await?;
+            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
             return Ok(());
         }
         let session = session_of(client);
@@ -203,7 +203,8 @@ where
         client.feed(PgWireBackendMessage::DataRow(row?)).await?;
         sent += 1;
     }
-    let end = if fetched.suspended { PgWireBackendMessage::PortalSuspended(PortalSuspended) } else { complete(&tag, sent) };
+    let end =
+        if fetched.suspended { PgWireBackendMessage::PortalSuspended(PortalSuspended::new()) } else { complete(&tag, sent) };
     client.feed(end).await?;
     Ok(())
 }

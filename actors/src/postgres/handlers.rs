@@ -16,7 +16,7 @@ use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use pgwire::api::{ClientInfo, ConnectionHandle, ConnectionManager, ErrorHandler, PgWireServerHandlers};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
-use pgwire::messages::copy::{CopyDone, CopyOutResponse};
+use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::response::CommandComplete;
 
 use super::catalog::Catalog;
@@ -72,7 +72,9 @@ impl Backend {
         if let Some(copy) = Copy::parse(sql)? {
             return match &copy.direction {
                 Direction::Out(source) => Ok(Outcome::CopyOut(CopyOut::open(self, source, &copy.options, parameters).await?)),
-                Direction::In { table, columns } => Ok(Outcome::CopyIn(CopyIn::open(self, table, columns, copy.options.clone()).await?)),
+                Direction::In { table, columns } => {
+                    Ok(Outcome::CopyIn(CopyIn::open(self, table, columns, copy.options.clone()).await?))
+                }
             };
         }
         refuse_subscribe(sql)?;
@@ -101,7 +103,9 @@ impl Backend {
             Some(_) => return Ok((none(), Vec::new())),
             None => {}
         }
-        if let Some(Local::Show(name, _)) = tokens(sql).first().filter(|word| word.eq_ignore_ascii_case("show")).and_then(|_| session.local(sql)) {
+        if let Some(Local::Show(name, _)) =
+            tokens(sql).first().filter(|word| word.eq_ignore_ascii_case("show")).and_then(|_| session.local(sql))
+        {
             return Ok((show_schema(&name), Vec::new()));
         }
         if Copy::parse(sql)?.is_some() {
@@ -151,7 +155,9 @@ where
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
     let columns = copy.columns;
-    client.send(PgWireBackendMessage::CopyOutResponse(CopyOutResponse::new(0, columns, vec![0; columns.unsigned_abs().into()]))).await?;
+    client
+        .send(PgWireBackendMessage::CopyOutResponse(CopyOutResponse::new(0, columns, vec![0; columns.unsigned_abs().into()])))
+        .await?;
     let mut rows = 0;
     let mut pieces = copy.pieces.ready_chunks(64);
     while let Some(ready) = pieces.next().await {
@@ -159,7 +165,7 @@ where
             let piece = piece?;
             rows += piece.rows;
             for line in piece.lines {
-                client.feed(PgWireBackendMessage::CopyData(line)).await?;
+                client.feed(PgWireBackendMessage::CopyData(CopyData::new(line))).await?;
             }
         }
         client.flush().await?;

@@ -63,7 +63,7 @@ fn cast(index: usize, pg_type: &Type, value: &ScalarValue, data_type: &DataType)
 
 fn binary(index: usize, pg_type: &Type, data_type: &DataType, mut raw: Bytes) -> PgWireResult<ScalarValue> {
     let expected = super::rows::type_size(pg_type);
-    if expected >= 0 && raw.len() != expected.unsigned_abs().into() {
+    if expected >= 0 && raw.len() != usize::from(expected.unsigned_abs()) {
         return Err(wire("22P03", format!("parameter ${} has {} bytes, not {expected}", index + 1, raw.len()), None));
     }
     let value = match *pg_type {
@@ -76,7 +76,9 @@ fn binary(index: usize, pg_type: &Type, data_type: &DataType, mut raw: Bytes) ->
         Type::DATE => ScalarValue::Date32(Some(raw.get_i32().saturating_add(EPOCH_DAYS))),
         Type::TIME => ScalarValue::Time64Microsecond(Some(raw.get_i64())),
         Type::TIMESTAMP => ScalarValue::TimestampMicrosecond(Some(raw.get_i64().saturating_add(EPOCH_MICROS)), None),
-        Type::TIMESTAMPTZ => ScalarValue::TimestampMicrosecond(Some(raw.get_i64().saturating_add(EPOCH_MICROS)), Some("+00:00".into())),
+        Type::TIMESTAMPTZ => {
+            ScalarValue::TimestampMicrosecond(Some(raw.get_i64().saturating_add(EPOCH_MICROS)), Some("+00:00".into()))
+        }
         Type::INTERVAL => {
             let micros = raw.get_i64();
             let days = raw.get_i32();
@@ -88,10 +90,16 @@ fn binary(index: usize, pg_type: &Type, data_type: &DataType, mut raw: Bytes) ->
             let digits = numeric(&mut raw).ok_or_else(|| invalid(index, pg_type, "its bytes make no number"))?;
             return text(index, pg_type, data_type, digits.as_bytes());
         }
-        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::JSON => return text(index, pg_type, data_type, &raw),
+        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::JSON => {
+            return text(index, pg_type, data_type, &raw);
+        }
         _ => {
             let hint = Some("send it in text format, or cast it to text in the statement".to_owned());
-            return Err(wire("0A000", format!("parameter ${} of type {} cannot be read in binary format", index + 1, pg_type.name()), hint));
+            return Err(wire(
+                "0A000",
+                format!("parameter ${} of type {} cannot be read in binary format", index + 1, pg_type.name()),
+                hint,
+            ));
         }
     };
     cast(index, pg_type, &value, data_type)
@@ -114,7 +122,8 @@ fn numeric(raw: &mut Bytes) -> Option<String> {
         return None;
     }
     let groups: Vec<u16> = (0..groups).map(|_| raw.get_u16()).collect();
-    let group = |place: i32| usize::try_from(i32::from(weight) - place).ok().and_then(|index| groups.get(index)).copied().unwrap_or(0);
+    let group =
+        |place: i32| usize::try_from(i32::from(weight) - place).ok().and_then(|index| groups.get(index)).copied().unwrap_or(0);
     let mut text = if sign == 0x4000 { "-".to_owned() } else { String::new() };
     for place in (0..=i32::from(weight).max(0)).rev() {
         text.push_str(&format!("{:04}", group(place)));

@@ -210,7 +210,9 @@ fn write_binary(array: &ArrayRef, row: usize, pg_type: &Type, out: &mut BytesMut
             let days = array.as_primitive::<Date64Type>().value(row).div_euclid(86_400_000);
             out.put_i32(i32::try_from(days).unwrap_or(i32::MAX) - EPOCH_DAYS);
         }
-        DataType::Time32(TimeUnit::Second) => out.put_i64(i64::from(array.as_primitive::<Time32SecondType>().value(row)) * 1_000_000),
+        DataType::Time32(TimeUnit::Second) => {
+            out.put_i64(i64::from(array.as_primitive::<Time32SecondType>().value(row)) * 1_000_000)
+        }
         DataType::Time32(_) => out.put_i64(i64::from(array.as_primitive::<Time32MillisecondType>().value(row)) * 1_000),
         DataType::Time64(TimeUnit::Microsecond) => out.put_i64(array.as_primitive::<Time64MicrosecondType>().value(row)),
         DataType::Time64(_) => out.put_i64(array.as_primitive::<Time64NanosecondType>().value(row) / 1_000),

@@ -87,7 +87,11 @@ impl Session {
             }
             "RESET" => {
                 let mut settings = self.settings();
-                if word(1) == "ALL" { settings.clear() } else { drop(settings.remove(&word(1).to_ascii_lowercase())) }
+                if word(1) == "ALL" {
+                    settings.clear()
+                } else {
+                    drop(settings.remove(&word(1).to_ascii_lowercase()))
+                }
                 Local::Done("RESET")
             }
             "DISCARD" => {
@@ -126,8 +130,12 @@ impl Session {
             all => all,
         };
         let (name, value) = match words {
-            [time, zone, value @ ..] if time.eq_ignore_ascii_case("time") && zone.eq_ignore_ascii_case("zone") => ("timezone".to_owned(), value),
-            [name, equals, value @ ..] if *equals == "=" || equals.eq_ignore_ascii_case("to") => (name.to_ascii_lowercase(), value),
+            [time, zone, value @ ..] if time.eq_ignore_ascii_case("time") && zone.eq_ignore_ascii_case("zone") => {
+                ("timezone".to_owned(), value)
+            }
+            [name, equals, value @ ..] if *equals == "=" || equals.eq_ignore_ascii_case("to") => {
+                (name.to_ascii_lowercase(), value)
+            }
             // SET TRANSACTION …, SET CONSTRAINTS …: nothing to remember.
             _ => return,
         };
@@ -137,7 +145,8 @@ impl Session {
             self.settings().remove(&name);
             return;
         }
-        let value: Vec<_> = value.iter().filter(|word| **word != ",").map(|word| word.trim_matches('\'').replace("''", "'")).collect();
+        let value: Vec<_> =
+            value.iter().filter(|word| **word != ",").map(|word| word.trim_matches('\'').replace("''", "'")).collect();
         self.settings().insert(name, value.join(", "));
     }
 

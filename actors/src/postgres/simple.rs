@@ -75,7 +75,7 @@ impl Backend {
         let mut status = client.transaction_status();
         let statements = split(text);
         if statements.is_empty() {
-            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse)).await?;
+            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
         }
         for (index, statement) in statements.iter().enumerate() {
             match self.run(session, statement.text, Vec::new()).await? {
@@ -99,7 +99,10 @@ impl Backend {
                 Outcome::CopyOut(copy) => send_copy_out(client, copy).await?,
                 Outcome::CopyIn(copy) => {
                     if index + 1 < statements.len() {
-                        return Err(not_supported("COPY … FROM STDIN must come last in a query string", "send what follows it by itself"));
+                        return Err(not_supported(
+                            "COPY … FROM STDIN must come last in a query string",
+                            "send what follows it by itself",
+                        ));
                     }
                     let columns = copy.columns();
                     session.begin_copy(copy);

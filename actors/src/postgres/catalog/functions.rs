@@ -28,7 +28,8 @@ pub(super) fn register(context: &SessionContext) {
 /// A function that gives the same text for every row.
 fn text(name: &str, takes_arguments: bool, value: Option<&str>) -> ScalarUDF {
     let value = value.map(str::to_owned);
-    let signature = if !takes_arguments { Signature::nullary(Volatility::Stable) } else { Signature::variadic_any(Volatility::Stable) };
+    let signature =
+        if !takes_arguments { Signature::nullary(Volatility::Stable) } else { Signature::variadic_any(Volatility::Stable) };
     let implementation = move |arguments: &[ColumnarValue]| {
         let rows = arguments.iter().find_map(|argument| match argument {
             ColumnarValue::Array(array) => Some(array.len()),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int16Array, Int32Array, RecordBatch, StringArray, new_null_array};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field};
 use datafusion::datasource::{MemTable, TableProvider};
 use datafusion::error::DataFusionError;
 
@@ -21,7 +21,11 @@ const OWNER_OID: i32 = 10;
 
 /// An object's id: a hash of what it is and its name (FNV-1a), above PostgreSQL's own and below the sign.
 pub(super) fn oid(class: &str, name: &str) -> i32 {
-    let hash = class.bytes().chain([0]).chain(name.bytes()).fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = class
+        .bytes()
+        .chain([0])
+        .chain(name.bytes())
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     (FIRST_OID + hash % (i32::MAX as u32 - FIRST_OID)) as i32
 }
 
@@ -46,6 +50,11 @@ fn kind(kind: RelationKind) -> &'static str {
         RelationKind::View => "v",
         RelationKind::MaterializedView => "m",
     }
+}
+
+/// The type of access lists and options: PostgreSQL's `text[]`.
+fn text_list() -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
 }
 
 /// Columns of a table being made.
@@ -110,7 +119,8 @@ impl Columns {
     }
 
     fn table(self) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let batch = RecordBatch::try_from_iter_with_nullable(self.columns.into_iter().map(|(name, column)| (name, column, true)))?;
+        let batch =
+            RecordBatch::try_from_iter_with_nullable(self.columns.into_iter().map(|(name, column)| (name, column, true)))?;
         Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
     }
 }
@@ -123,7 +133,9 @@ pub(super) fn table(name: &str, service: &dyn LakeService) -> Result<Option<Arc<
         "pg_attribute" => pg_attribute(service),
         "pg_database" => pg_database(),
         "pg_roles" => pg_roles(),
-        "pg_tables" => listing(service, "tablename", "tableowner", &[RelationKind::Source, RelationKind::Table, RelationKind::Errors]),
+        "pg_tables" => {
+            listing(service, "tablename", "tableowner", &[RelationKind::Source, RelationKind::Table, RelationKind::Errors])
+        }
         "pg_views" => listing(service, "viewname", "viewowner", &[RelationKind::View]),
         "pg_matviews" => listing(service, "matviewname", "matviewowner", &[RelationKind::MaterializedView]),
         _ => Ok(None),
@@ -137,7 +149,7 @@ fn pg_namespace(service: &dyn LakeService) -> Result<Option<Arc<dyn TableProvide
         .int("oid", names.iter().map(|name| schema_oid(name)))
         .text("nspname", names.iter().map(String::as_str))
         .same_int("nspowner", OWNER_OID)
-        .null("nspacl", &DataType::Utf8)
+        .null("nspacl", &text_list())
         .null("options", &DataType::Utf8)
         .table()
 }
@@ -176,8 +188,8 @@ fn pg_class(service: &dyn LakeService) -> Result<Option<Arc<dyn TableProvider>>,
         .same_int("relrewrite", 0)
         .same_int("relfrozenxid", 0)
         .same_int("relminmxid", 0)
-        .null("reloptions", &DataType::Utf8)
-        .null("relacl", &DataType::Utf8)
+        .null("reloptions", &text_list())
+        .null("relacl", &text_list())
         .null("relpartbound", &DataType::Utf8)
         .table()
 }
@@ -212,9 +224,9 @@ fn pg_attribute(service: &dyn LakeService) -> Result<Option<Arc<dyn TableProvide
         .same_bool("attislocal", true)
         .same_int("attinhcount", 0)
         .same_int("attcollation", 0)
-        .null("attacl", &DataType::Utf8)
-        .null("attoptions", &DataType::Utf8)
-        .null("attfdwoptions", &DataType::Utf8)
+        .null("attacl", &text_list())
+        .null("attoptions", &text_list())
+        .null("attfdwoptions", &text_list())
         .null("attmissingval", &DataType::Utf8)
         .table()
 }
@@ -238,7 +250,7 @@ fn pg_database() -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         .null("daticulocale", &DataType::Utf8)
         .null("daticurules", &DataType::Utf8)
         .null("datcollversion", &DataType::Utf8)
-        .null("datacl", &DataType::Utf8)
+        .null("datacl", &text_list())
         .table()
 }
 
