@@ -1,39 +1,32 @@
 //! Writing an answer to a file or to standard output.
 
-use std::io::Write;
 use std::path::Path;
 
-use arrow::record_batch::RecordBatch;
-use futures::TryStreamExt;
+use futures::StreamExt;
 use livelake_actors::service::Answer;
+use livelake_sinks::export::{Export, ExportFile, ExportFormat};
 
 use super::{Failure, running};
 
-/// Writes all rows.
+/// Writes all rows as they come. A file appears under its name only when it is whole.
 pub async fn write(answer: Answer, format: &str, file: Option<&Path>) -> Result<(), Failure> {
-    let schema = answer.schema.clone();
-    let rows: Vec<RecordBatch> = answer.rows.try_collect().await?;
-    let mut out: Box<dyn Write> = match file {
+    let format: ExportFormat = format.parse().map_err(running)?;
+    let mut rows = answer.rows;
+    match file {
         Some(path) => {
-            let file = std::fs::File::create(path).map_err(|error| running(format!("cannot write {}: {error}", path.display())))?;
-            Box::new(std::io::BufWriter::new(file))
-        }
-        None => Box::new(std::io::stdout().lock()),
-    };
-    match format {
-        "csv" => {
-            let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut out);
-            if rows.is_empty() {
-                writer.write(&RecordBatch::new_empty(schema)).map_err(running)?;
+            let mut file = ExportFile::create(path, format, &answer.schema).map_err(running)?;
+            while let Some(batch) = rows.next().await {
+                file.write(&batch?).map_err(running)?;
             }
-            for batch in &rows {
-                writer.write(batch).map_err(running)?;
-            }
+            file.finish().map_err(running)?;
         }
-        _ => {
-            let table = arrow::util::pretty::pretty_format_batches_with_schema(schema, &rows).map_err(running)?;
-            writeln!(out, "{table}").map_err(running)?;
+        None => {
+            let mut out = Export::new(std::io::stdout(), format, &answer.schema).map_err(running)?;
+            while let Some(batch) = rows.next().await {
+                out.write(&batch?).map_err(running)?;
+            }
+            out.finish().map_err(running)?;
         }
     }
-    out.flush().map_err(running)
+    Ok(())
 }

@@ -236,6 +236,15 @@ impl Lake {
 impl LakeService for Lake {
     async fn execute(&self, sql: &str, parameters: Vec<ScalarValue>) -> Result<Answer, LakeError> {
         let statement = parse_statement(sql)?;
+        if !self.0.ready.load(Ordering::Acquire) && !matches!(statement.kind, StatementKind::Session(_) | StatementKind::ShowSetting(_)) {
+            return Err(LakeError {
+                code: "unavailable",
+                sqlstate: "57P03",
+                http_status: 503,
+                message: "the lake is starting: views answer when they are whole".to_owned(),
+                hint: Some("try again shortly; /health says when it runs".to_owned()),
+            });
+        }
         let lake = self.clone();
         // planning and answering belong on the runtime's threads, not on a server's
         tokio::spawn(async move { lake.run_statement(&statement, parameters).await }).await.map_err(internal)?
