@@ -28,7 +28,8 @@ enum LogFormat {
 }
 
 fn log(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,livelake=info"));
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,livelake=info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.init(),
@@ -39,7 +40,9 @@ fn log(format: LogFormat) {
 fn main() -> ExitCode {
     #[cfg(target_arch = "x86_64")]
     if !std::is_x86_feature_detected!("avx2") {
-        eprintln!("this build of livelake needs a processor with AVX2 (2013 or newer): build it with RUSTFLAGS=\"\" for an older one");
+        eprintln!(
+            "this build of livelake needs a processor with AVX2 (2013 or newer): build it with RUSTFLAGS=\"\" for an older one"
+        );
         return ExitCode::from(1);
     }
     let arguments = Arguments::parse();

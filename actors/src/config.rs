@@ -126,7 +126,8 @@ const KEYS: [&str; 11] = [
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(|_| serde::de::Error::custom(format!("`{text}` is not a duration such as 200ms or 10s")))
+    humantime::parse_duration(&text)
+        .map_err(|_| serde::de::Error::custom(format!("`{text}` is not a duration such as 200ms or 10s")))
 }
 
 /// A setting that cannot be used.
@@ -160,11 +161,13 @@ impl Config {
             }
         }
         for assignment in sets {
-            let (key, value) =
-                assignment.split_once('=').ok_or_else(|| ConfigError(format!("--set {assignment}: write it as section.key=value")))?;
+            let (key, value) = assignment
+                .split_once('=')
+                .ok_or_else(|| ConfigError(format!("--set {assignment}: write it as section.key=value")))?;
             set(&mut table, key.trim(), value.trim(), "--set")?;
         }
-        let config: Config = table.try_into().map_err(|error: toml::de::Error| ConfigError(format!("{}: {}", path.display(), error.message())))?;
+        let config: Config =
+            table.try_into().map_err(|error: toml::de::Error| ConfigError(format!("{}: {}", path.display(), error.message())))?;
         if config.epochs.interval.is_zero() {
             return Err(ConfigError("epochs.interval must be above zero".to_owned()));
         }
@@ -210,20 +213,25 @@ mod tests {
     use super::*;
 
     fn load(sets: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let variables: Vec<(String, String)> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let variables: Vec<(String, String)> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         Config::load(Path::new("/nowhere/to/be/found"), &|| variables.clone(), &sets)
     }
 
     #[test]
     fn layers_win_in_order() {
-        let config = load(&["http.port=1", "engine.tick=5ms"], &[("LIVELAKE_HTTP__PORT", "2"), ("LIVELAKE_POSTGRES__PORT", "3")]).unwrap();
+        let config =
+            load(&["http.port=1", "engine.tick=5ms"], &[("LIVELAKE_HTTP__PORT", "2"), ("LIVELAKE_POSTGRES__PORT", "3")]).unwrap();
         assert_eq!((config.http.port, config.postgres.port, config.engine.tick), (1, 3, Duration::from_millis(5)));
     }
 
     #[test]
     fn a_typo_is_told_what_was_meant() {
-        assert_eq!(load(&["http.prot=1"], &[]).unwrap_err().to_string(), "--set: unknown setting `http.prot`; did you mean `http.port`?");
+        assert_eq!(
+            load(&["http.prot=1"], &[]).unwrap_err().to_string(),
+            "--set: unknown setting `http.prot`; did you mean `http.port`?"
+        );
         assert!(load(&["epochs.interval=soon"], &[]).unwrap_err().to_string().contains("not a duration"));
     }
 }

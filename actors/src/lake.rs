@@ -118,7 +118,13 @@ impl Lake {
     ///
     /// # Errors
     /// An option that makes no sense, or something that the engine cannot do.
-    pub fn build(folder: LakeFolder, config: &Config, options: RunOptions, begin: Timestamp, positions: AllPositions) -> Result<Lake, LakeError> {
+    pub fn build(
+        folder: LakeFolder,
+        config: &Config,
+        options: RunOptions,
+        begin: Timestamp,
+        positions: AllPositions,
+    ) -> Result<Lake, LakeError> {
         let workers = config.workers();
         let retention_us = if options.once { 0 } else { config.engine.retention.as_micros() as Timestamp };
         let engine = EngineHandle::start(&EngineConfig { workers, retention_us }).map_err(internal)?;
@@ -203,8 +209,14 @@ impl Lake {
                 let connection = Connection::new(relation, &stored, &self.0.path, mode)?;
                 let envelope = connection.envelope();
                 let key = if envelope == Envelope::Upsert { stored.key(relation) } else { Vec::new() };
-                let spec =
-                    SourceSpec { id: relation.id, name: relation.name.to_string(), schema: stored.schema(relation), key, envelope, keep };
+                let spec = SourceSpec {
+                    id: relation.id,
+                    name: relation.name.to_string(),
+                    schema: stored.schema(relation),
+                    key,
+                    envelope,
+                    keep,
+                };
                 self.0.engine.create_source(spec).map_err(internal)?;
                 let (_, outcome) = watch::channel(Outcome::Running);
                 let source = RunningSource { connection, progress: Arc::default(), outcome, feeder: None };
@@ -213,8 +225,14 @@ impl Lake {
             RelationKind::Errors | RelationKind::Table => {
                 let envelope = if relation.key.is_empty() { Envelope::Append } else { Envelope::Upsert };
                 let key = stored.key(relation);
-                let spec =
-                    SourceSpec { id: relation.id, name: relation.name.to_string(), schema: stored.schema(relation), key, envelope, keep };
+                let spec = SourceSpec {
+                    id: relation.id,
+                    name: relation.name.to_string(),
+                    schema: stored.schema(relation),
+                    key,
+                    envelope,
+                    keep,
+                };
                 self.0.engine.create_source(spec).map_err(internal)?;
             }
             RelationKind::MaterializedView => {
@@ -234,7 +252,8 @@ impl Lake {
     pub async fn open(folder: LakeFolder, config: &Config, mut options: RunOptions) -> Result<Lake, LakeError> {
         let mode = ReadMode { once: options.once, threads: 1 };
         let repeatable = |relation: &Relation| {
-            Connection::new(relation, &StoredColumns::default(), &folder.path, mode).map_or(true, |connection| connection.is_repeatable())
+            Connection::new(relation, &StoredColumns::default(), &folder.path, mode)
+                .map_or(true, |connection| connection.is_repeatable())
         };
         let plans = sink_plans(&folder.catalog, &stored_columns(&folder.catalog, &options), &repeatable)?;
         if plans.is_empty() && options.once {
@@ -258,7 +277,10 @@ impl Lake {
         }
         let same: Vec<RelationId> = {
             let catalog = lake.definitions().catalog;
-            hydrated.iter().filter_map(|name| catalog.get(&livelake_queries::RelationName::parse(name)).map(|relation| relation.id)).collect()
+            hydrated
+                .iter()
+                .filter_map(|name| catalog.get(&livelake_queries::RelationName::parse(name)).map(|relation| relation.id))
+                .collect()
         };
         lake.0.epochs.lock().unwrap_or_else(PoisonError::into_inner).extend(known_epochs(&store).await?);
         let driver = SinkDriver::new(
@@ -349,7 +371,9 @@ impl Lake {
 
     /// Messages, lines and rows that all sources have read, and their bytes.
     pub fn inputs(&self) -> (u64, u64) {
-        self.sources_now().values().fold((0, 0), |sum, source| (sum.0 + source.progress.inputs(), sum.1 + source.progress.bytes()))
+        self.sources_now()
+            .values()
+            .fold((0, 0), |sum, source| (sum.0 + source.progress.inputs(), sum.1 + source.progress.bytes()))
     }
 
     /// How the sources are doing.
@@ -415,7 +439,9 @@ pub(crate) fn new_sink(catalog: &Catalog, relation: &Relation) -> Result<Option<
 
 fn sink_table(sink: &Relation) -> String {
     match &sink.detail {
-        livelake_queries::catalog::Detail::Sink { options, .. } => options.get("table").map_or_else(|| sink.name.to_string(), str::to_owned),
+        livelake_queries::catalog::Detail::Sink { options, .. } => {
+            options.get("table").map_or_else(|| sink.name.to_string(), str::to_owned)
+        }
         _ => sink.name.to_string(),
     }
 }

@@ -228,7 +228,8 @@ impl Driver {
         if changes.is_empty() && positions == self.last_positions {
             return Ok(None);
         }
-        let epoch = Epoch { number: self.next_epoch, timestamp: time, positions: serde_json::to_value(&positions).map_err(internal)? };
+        let epoch =
+            Epoch { number: self.next_epoch, timestamp: time, positions: serde_json::to_value(&positions).map_err(internal)? };
         let rows = Arc::new(EngineRows { engine: self.engine.clone(), columns: self.columns() });
         let report = self.store.tables.commit(&epoch, changes, &[], rows).await.map_err(internal)?;
         self.next_epoch += 1;
@@ -314,7 +315,13 @@ impl Handler<CommitNow> for SinkDriver {
                 }
                 Ok(Some(status)) => {
                     *failure = None;
-                    tracing::info!(epoch = status.epoch, as_of = status.as_of, tables = status.tables.len(), milliseconds = status.milliseconds, "epoch committed");
+                    tracing::info!(
+                        epoch = status.epoch,
+                        as_of = status.as_of,
+                        tables = status.tables.len(),
+                        milliseconds = status.milliseconds,
+                        "epoch committed"
+                    );
                     let number = status.epoch;
                     let mut epochs = driver.epochs.lock().unwrap_or_else(PoisonError::into_inner);
                     epochs.push_front(status);
@@ -358,7 +365,8 @@ impl Handler<ChangeSinks> for SinkDriver {
                     Ok(())
                 }
                 ChangeSinks::Remove(relation) => {
-                    let (gone, kept) = std::mem::take(&mut driver.outlets).into_iter().partition(|outlet| outlet.plan.relation == relation);
+                    let (gone, kept) =
+                        std::mem::take(&mut driver.outlets).into_iter().partition(|outlet| outlet.plan.relation == relation);
                     driver.outlets = kept;
                     for outlet in Vec::<Outlet>::from_iter(gone) {
                         driver.engine.unsubscribe(outlet.subscription);

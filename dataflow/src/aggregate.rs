@@ -170,7 +170,9 @@ impl Aggregates {
         let (value, square) = match aggregate.function {
             Count => (count, 0),
             Sum | Avg => match argument_type {
-                Some(t) if t.is_integer() || matches!(t, DataType::Decimal128(..)) => (self.place(PlaceKind::Integer, arguments, branch), 0),
+                Some(t) if t.is_integer() || matches!(t, DataType::Decimal128(..)) => {
+                    (self.place(PlaceKind::Integer, arguments, branch), 0)
+                }
                 Some(DataType::Float64 | DataType::Float32) => (self.place(PlaceKind::Float, arguments, branch), 0),
                 other => return Err(format!("{:?} of {other:?} is not supported", aggregate.function)),
             },
@@ -296,16 +298,18 @@ impl Aggregates {
                 (0..groups).for_each(|index| builder.append_value(group(index)[value_offset] as i64));
                 Ok(Arc::new(builder.finish()))
             }
-            (Sum, PlaceKind::Integer) => finish_integer_sum(output, groups, &|index| {
-                (count(index) != 0).then(|| read_i128(&group(index)[value_offset..]))
-            }),
+            (Sum, PlaceKind::Integer) => {
+                finish_integer_sum(output, groups, &|index| (count(index) != 0).then(|| read_i128(&group(index)[value_offset..])))
+            }
             (Avg, PlaceKind::Integer) => {
                 let scale = self.argument_scale(output);
                 finish_integer_avg(output, groups, scale, &|index| {
                     (count(index) != 0).then(|| (read_i128(&group(index)[value_offset..]), count(index)))
                 })
             }
-            (Min | Max, _) => finish_bits(output, groups, &|index| (count(index) != 0).then(|| read_i128(&group(index)[value_offset..]))),
+            (Min | Max, _) => {
+                finish_bits(output, groups, &|index| (count(index) != 0).then(|| read_i128(&group(index)[value_offset..])))
+            }
             (BoolAnd | BoolOr, _) => {
                 let mut builder = BooleanBuilder::with_capacity(groups);
                 for index in 0..groups {
@@ -460,8 +464,11 @@ fn for_each_bits(array: &ArrayRef, f: impl FnMut(usize, i128)) -> Result<(), Arr
 fn finish_bits(output: &Output, groups: usize, value: &dyn Fn(usize) -> Option<i128>) -> Result<ArrayRef, ArrowError> {
     macro_rules! collect {
         ($type:ty) => {
-            Arc::new((0..groups).map(|index| value(index).map(|bits| bits as <$type as ArrowPrimitiveType>::Native)).collect::<arrow::array::PrimitiveArray<$type>>())
-                as ArrayRef
+            Arc::new(
+                (0..groups)
+                    .map(|index| value(index).map(|bits| bits as <$type as ArrowPrimitiveType>::Native))
+                    .collect::<arrow::array::PrimitiveArray<$type>>(),
+            ) as ArrayRef
         };
     }
     if output.data_type == DataType::Boolean {

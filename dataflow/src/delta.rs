@@ -62,7 +62,10 @@ impl Delta {
 
     /// A part of it, without copying rows.
     pub fn slice(&self, offset: usize, length: usize) -> Delta {
-        Delta { rows: self.rows.slice(offset, length), diffs: self.diffs.as_ref().map(|diffs| diffs[offset..offset + length].into()) }
+        Delta {
+            rows: self.rows.slice(offset, length),
+            diffs: self.diffs.as_ref().map(|diffs| diffs[offset..offset + length].into()),
+        }
     }
 
     /// The same entries with multiplicities of the other sign.

@@ -45,7 +45,12 @@ pub fn add(words: &mut [u64], value: f64, times: i64) {
         return add_special(&mut words[SUM_WORDS..], f64::NAN, times);
     }
     let magnitude = u128::from(mantissa) * u128::from(times.unsigned_abs());
-    add_shifted(&mut words[..SUM_WORDS], [magnitude as u64, (magnitude >> 64) as u64, 0], exponent, value.is_sign_negative() != (times < 0));
+    add_shifted(
+        &mut words[..SUM_WORDS],
+        [magnitude as u64, (magnitude >> 64) as u64, 0],
+        exponent,
+        value.is_sign_negative() != (times < 0),
+    );
 }
 
 /// Adds the exact product of two floats `times` times to a sum of [`SUM_WORDS`] words, and what is special about it to `special`

@@ -132,7 +132,13 @@ impl EngineHandle {
         };
         let sequencer =
             Sequencer { senders, threads, next_worker: 0, next_push: 0, next_number: 0, clock: 0, relations: HashMap::new() };
-        Ok(EngineHandle(Arc::new(Shared { sequencer: Mutex::new(sequencer), board, open, responses, threads: Mutex::new(Some((guards, collector))) })))
+        Ok(EngineHandle(Arc::new(Shared {
+            sequencer: Mutex::new(sequencer),
+            board,
+            open,
+            responses,
+            threads: Mutex::new(Some((guards, collector))),
+        })))
     }
 
     // a panic in a caller while it held a lock leaves complete values behind: nothing under these locks calls out
@@ -322,7 +328,12 @@ impl EngineHandle {
     ///
     /// # Errors
     /// The relation does not exist or is not kept. A timestamp that is no longer kept ends the subscription with that error.
-    pub fn subscribe(&self, id: RelationId, as_of: Timestamp, callback: SubscriptionCallback) -> Result<SubscriptionId, EngineError> {
+    pub fn subscribe(
+        &self,
+        id: RelationId,
+        as_of: Timestamp,
+        callback: SubscriptionCallback,
+    ) -> Result<SubscriptionId, EngineError> {
         let mut sequencer = self.sequencer();
         match sequencer.relations.get(&id) {
             None => return Err(EngineError::UnknownRelation(id)),

@@ -84,8 +84,11 @@ impl Layout {
     /// The rows are not of this layout.
     pub fn decode(&self, keys: &Rows, vals: &Rows) -> Result<RecordBatch, ArrowError> {
         let (key_columns, val_columns) = (self.keys.decode(keys.iter())?, self.vals.decode(vals.iter())?);
-        let columns: Vec<ArrayRef> =
-            self.parts.iter().map(|(in_key, at)| Arc::clone(if *in_key { &key_columns[*at] } else { &val_columns[*at] })).collect();
+        let columns: Vec<ArrayRef> = self
+            .parts
+            .iter()
+            .map(|(in_key, at)| Arc::clone(if *in_key { &key_columns[*at] } else { &val_columns[*at] }))
+            .collect();
         record_batch(Arc::clone(&self.schema), columns, keys.len())
     }
 

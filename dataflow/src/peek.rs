@@ -108,7 +108,9 @@ impl Peek {
         if self.scan.is_none() {
             let Some(relation) = relation else { return Some(Err(EngineError::UnknownRelation(self.request.id))) };
             let since = relation.since;
-            let Some(arrangement) = &mut relation.arrangement else { return Some(Err(EngineError::NotArranged(self.request.id))) };
+            let Some(arrangement) = &mut relation.arrangement else {
+                return Some(Err(EngineError::NotArranged(self.request.id)));
+            };
             if self.request.as_of < since {
                 return Some(Err(EngineError::Compacted { as_of: self.request.as_of, since }));
             }

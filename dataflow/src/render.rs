@@ -24,6 +24,7 @@ use timely::dataflow::operators::{Concat, Concatenate};
 use crate::aggregate::{Aggregates, Branch};
 use crate::delta::{Delta, DeltaStream};
 use crate::errors::ErrorLog;
+use crate::lanes::Lanes;
 use crate::layout::Layout;
 use crate::operators::arrange::{ArrangedRows, arrange};
 use crate::operators::combine::{Contribution, combine};
@@ -34,7 +35,6 @@ use crate::operators::reduce::{ReduceOutput, reduce};
 use crate::operators::temporal::{Ticks, temporal_filter};
 use crate::operators::topk::{TopKOutput, top_k};
 use crate::operators::window::window;
-use crate::lanes::Lanes;
 use crate::plan::{Aggregate, AggregateFunction, OrderBy, Plan, RelationId};
 use crate::protocol::Timestamp;
 use crate::relation::{Arrangement, DeltaInput, Relation};
@@ -187,7 +187,11 @@ impl<'scope> Renderer<'_, 'scope> {
             }
         }
         // one side at least must leave out NULL keys, and a shared arrangement has them
-        if !null_equals_null && shared_left.is_some() && shared_right.is_some() && on.iter().any(|pair| left_schema.field(pair.0).is_nullable()) {
+        if !null_equals_null
+            && shared_left.is_some()
+            && shared_right.is_some()
+            && on.iter().any(|pair| left_schema.field(pair.0).is_nullable())
+        {
             shared_left = None;
         }
         let left_key: Vec<usize> = on.iter().map(|pair| pair.0).collect();
@@ -213,7 +217,8 @@ impl<'scope> Renderer<'_, 'scope> {
     fn shared(&self, plan: &Plan, key: &[usize]) -> Option<Arrangement> {
         let Plan::Get { relation, .. } = plan else { return None };
         let arrangement = self.relations.get(relation)?.arrangement.as_ref()?;
-        let same = arrangement.layout.key().len() == key.len() && arrangement.layout.key().iter().all(|column| key.contains(column));
+        let same =
+            arrangement.layout.key().len() == key.len() && arrangement.layout.key().iter().all(|column| key.contains(column));
         same.then(|| arrangement.clone())
     }
 
@@ -240,12 +245,19 @@ impl<'scope> Renderer<'_, 'scope> {
         let codec = || RowCodec::new(schema, &all).map_err(|error| error.to_string());
         let (aggregates, _) = Aggregates::new(&[], schema)?;
         let contribution = Contribution { aggregates: aggregates.clone(), branch: 0, columns: Vec::new(), keys: codec()? };
-        let arranged = arrange(combine(stream, contribution, self.errors.clone()), aggregates.lanes().clone(), "ArrangeForDistinct");
+        let arranged =
+            arrange(combine(stream, contribution, self.errors.clone()), aggregates.lanes().clone(), "ArrangeForDistinct");
         let result = ReduceOutput { aggregates, keys: codec()?, schema: Arc::clone(schema), global_from: None };
         Ok(reduce(arranged, result, self.as_of, self.errors.clone(), "Distinct"))
     }
 
-    fn reduce(&mut self, input: &Plan, keys: &[usize], aggregates: &[Aggregate], schema: &SchemaRef) -> Result<DeltaStream<'scope>, String> {
+    fn reduce(
+        &mut self,
+        input: &Plan,
+        keys: &[usize],
+        aggregates: &[Aggregate],
+        schema: &SchemaRef,
+    ) -> Result<DeltaStream<'scope>, String> {
         let input_schema = input.schema();
         let (aggregates, branches) = Aggregates::new(aggregates, &input_schema)?;
         let stream = self.render(input)?;
@@ -291,7 +303,8 @@ impl<'scope> Renderer<'_, 'scope> {
         column: usize,
     ) -> Result<(DeltaStream<'scope>, SchemaRef), String> {
         use datafusion_physical_expr::expressions::{Column, IsNotNullExpr};
-        let reference = |at: usize| Arc::new(Column::new(input.field(at).name(), at)) as Arc<dyn datafusion_physical_expr::PhysicalExpr>;
+        let reference =
+            |at: usize| Arc::new(Column::new(input.field(at).name(), at)) as Arc<dyn datafusion_physical_expr::PhysicalExpr>;
         let columns: Vec<usize> = keys.iter().copied().chain([column]).collect();
         let schema: SchemaRef = Arc::new(Schema::new(columns.iter().map(|at| input.field(*at).clone()).collect::<Vec<_>>()));
         let stage = MapStage {

@@ -27,7 +27,12 @@ fn pick(input: Plan, columns: &[usize], schema: SchemaRef) -> Plan {
 ///
 /// # Errors
 /// In words, if the rewritten rows cannot be built.
-pub fn split_wide_extremes(input: &Plan, keys: &[usize], aggregates: &[Aggregate], schema: &SchemaRef) -> Result<Option<Plan>, String> {
+pub fn split_wide_extremes(
+    input: &Plan,
+    keys: &[usize],
+    aggregates: &[Aggregate],
+    schema: &SchemaRef,
+) -> Result<Option<Plan>, String> {
     let input_schema = input.schema();
     let (wide, narrow): (Vec<usize>, Vec<usize>) =
         (0..aggregates.len()).partition(|at| is_wide_extreme(&aggregates[*at], &input_schema));
@@ -36,8 +41,9 @@ pub fn split_wide_extremes(input: &Plan, keys: &[usize], aggregates: &[Aggregate
     }
     let field = |at: usize| schema.field(at).clone();
     let key_fields: Vec<Field> = (0..keys.len()).map(field).collect();
-    let narrow_schema: SchemaRef =
-        Arc::new(Schema::new(key_fields.iter().cloned().chain(narrow.iter().map(|at| field(keys.len() + at))).collect::<Vec<_>>()));
+    let narrow_schema: SchemaRef = Arc::new(Schema::new(
+        key_fields.iter().cloned().chain(narrow.iter().map(|at| field(keys.len() + at))).collect::<Vec<_>>(),
+    ));
     let mut joined = Plan::Reduce {
         input: Box::new(input.clone()),
         keys: keys.to_vec(),
@@ -47,7 +53,11 @@ pub fn split_wide_extremes(input: &Plan, keys: &[usize], aggregates: &[Aggregate
     let on: Vec<(usize, usize)> = (0..keys.len()).map(|at| (at, at)).collect();
     for at in &wide {
         let aggregate = &aggregates[*at];
-        let value = Field::new(schema.field(keys.len() + at).name(), input_schema.field(aggregate.arguments[0]).data_type().clone(), true);
+        let value = Field::new(
+            schema.field(keys.len() + at).name(),
+            input_schema.field(aggregate.arguments[0]).data_type().clone(),
+            true,
+        );
         let part_schema: SchemaRef = Arc::new(Schema::new(key_fields.iter().cloned().chain([value]).collect::<Vec<_>>()));
         let picked: Vec<usize> = keys.iter().copied().chain([aggregate.arguments[0]]).collect();
         let mut rows = pick(input.clone(), &picked, Arc::clone(&part_schema));
@@ -60,13 +70,18 @@ pub fn split_wide_extremes(input: &Plan, keys: &[usize], aggregates: &[Aggregate
         let top = Plan::TopK {
             input: Box::new(rows),
             partition: (0..keys.len()).collect(),
-            order: vec![OrderBy { column: keys.len(), descending: aggregate.function == AggregateFunction::Max, nulls_first: false }],
+            order: vec![OrderBy {
+                column: keys.len(),
+                descending: aggregate.function == AggregateFunction::Max,
+                nulls_first: false,
+            }],
             offset: 0,
             limit: Some(1),
             row_number: false,
             schema: Arc::clone(&part_schema),
         };
-        let both: Vec<Field> = joined.schema().fields().iter().chain(part_schema.fields()).map(|field| field.as_ref().clone()).collect();
+        let both: Vec<Field> =
+            joined.schema().fields().iter().chain(part_schema.fields()).map(|field| field.as_ref().clone()).collect();
         joined = Plan::Join {
             left: Box::new(joined),
             right: Box::new(top),

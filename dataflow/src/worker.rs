@@ -51,7 +51,13 @@ pub struct WorkerLoop<'w> {
 
 impl<'w> WorkerLoop<'w> {
     /// A worker without relations.
-    pub fn new(worker: &'w mut Worker, commands: Receiver<Command>, responses: Sender<Response>, board: Arc<Board>, retention_us: Timestamp) -> Self {
+    pub fn new(
+        worker: &'w mut Worker,
+        commands: Receiver<Command>,
+        responses: Sender<Response>,
+        board: Arc<Board>,
+        retention_us: Timestamp,
+    ) -> Self {
         WorkerLoop {
             worker,
             commands,

@@ -41,7 +41,8 @@ fn batch(rows: &[Row]) -> RecordBatch {
 
 fn engine(workers: usize) -> EngineHandle {
     let engine = EngineHandle::start(&EngineConfig { workers, retention_us: 0 }).unwrap();
-    let spec = SourceSpec { id: TRIPS, name: "trips".into(), schema: schema(), key: vec![0], envelope: Envelope::Upsert, keep: true };
+    let spec =
+        SourceSpec { id: TRIPS, name: "trips".into(), schema: schema(), key: vec![0], envelope: Envelope::Upsert, keep: true };
     engine.create_source(spec).unwrap();
     engine
 }
@@ -61,7 +62,8 @@ fn rows_of(batches: &[RecordBatch]) -> Vec<String> {
     let mut rows: Vec<String> = batches
         .iter()
         .flat_map(|batch| {
-            let columns: Vec<_> = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+            let columns: Vec<_> =
+                batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
             (0..batch.num_rows())
                 .map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join(","))
                 .collect::<Vec<_>>()
@@ -114,7 +116,14 @@ fn reduce_expected(state: &BTreeMap<i64, Row>) -> Vec<String> {
             let sum = (!known.is_empty()).then(|| known.iter().sum());
             known.sort_unstable();
             known.dedup();
-            let parts = [show(zone), amounts.len().to_string(), show(sum), known.len().to_string(), show(known.first().copied()), show(known.last().copied())];
+            let parts = [
+                show(zone),
+                amounts.len().to_string(),
+                show(sum),
+                known.len().to_string(),
+                show(known.first().copied()),
+                show(known.last().copied()),
+            ];
             parts.join(",")
         })
         .collect();
@@ -155,7 +164,13 @@ fn top_expected(state: &BTreeMap<i64, Row>) -> Vec<String> {
 
 fn join_plan() -> Plan {
     let pairs: Vec<Field> = schema().fields().iter().chain(schema().fields()).map(|field| field.as_ref().clone()).collect();
-    Plan::Join { left: Box::new(get()), right: Box::new(get()), on: vec![(1, 2)], null_equals_null: false, schema: Arc::new(Schema::new(pairs)) }
+    Plan::Join {
+        left: Box::new(get()),
+        right: Box::new(get()),
+        on: vec![(1, 2)],
+        null_equals_null: false,
+        schema: Arc::new(Schema::new(pairs)),
+    }
 }
 
 fn join_expected(state: &BTreeMap<i64, Row>) -> Vec<String> {
@@ -260,7 +275,10 @@ fn truncation_and_key_look_up() {
     let request = PeekRequest { id: TRIPS, as_of, key: Some(key), limit: None, projection: Some(vec![2]) };
     engine.peek(request, Box::new(move |answer| send.send(answer).unwrap()));
     let found = receive.recv_timeout(PATIENCE).unwrap().unwrap();
-    assert_eq!(found.iter().map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect::<Vec<_>>(), [[1]]);
+    assert_eq!(
+        found.iter().map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect::<Vec<_>>(),
+        [[1]]
+    );
     engine.shutdown();
 }
 
@@ -272,19 +290,36 @@ fn relations_that_are_read_cannot_be_dropped_and_others_go_on() {
     engine.drop_relation(id).unwrap();
     assert!(matches!(engine.frontier(id), None));
     let wide = Schema::new(vec![field("zone"), Field::new("name", DataType::Utf8, true)]);
-    let zones = SourceSpec { id: ZONES, name: "zones".into(), schema: Arc::new(wide), key: vec![], envelope: Envelope::Append, keep: true };
+    let zones = SourceSpec {
+        id: ZONES,
+        name: "zones".into(),
+        schema: Arc::new(wide),
+        key: vec![],
+        envelope: Envelope::Append,
+        keep: true,
+    };
     engine.create_source(zones).unwrap();
     let least = Plan::Reduce {
-        input: Box::new(Plan::Get { relation: ZONES, schema: Arc::new(Schema::new(vec![field("zone"), Field::new("name", DataType::Utf8, true)])) }),
+        input: Box::new(Plan::Get {
+            relation: ZONES,
+            schema: Arc::new(Schema::new(vec![field("zone"), Field::new("name", DataType::Utf8, true)])),
+        }),
         keys: vec![],
-        aggregates: vec![Aggregate { function: AggregateFunction::Max, arguments: vec![1], distinct: false, data_type: DataType::Utf8 }, aggregate(AggregateFunction::Count, &[], false)],
+        aggregates: vec![
+            Aggregate { function: AggregateFunction::Max, arguments: vec![1], distinct: false, data_type: DataType::Utf8 },
+            aggregate(AggregateFunction::Count, &[], false),
+        ],
         schema: Arc::new(Schema::new(vec![Field::new("name", DataType::Utf8, true), field("rows")])),
     };
     let id = view(&engine, 11, least);
     let as_of = engine.advance_to(1);
     assert_eq!(read(&engine, id, as_of).unwrap(), ["NULL,0"]);
     let names: ArrayRef = Arc::new(StringArray::from(vec![Some("Astoria"), None, Some("Soho")]));
-    let rows = RecordBatch::try_from_iter_with_nullable([("zone", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef, true), ("name", names, true)]).unwrap();
+    let rows = RecordBatch::try_from_iter_with_nullable([
+        ("zone", Arc::new(Int64Array::from(vec![1, 2, 3])) as ArrayRef, true),
+        ("name", names, true),
+    ])
+    .unwrap();
     engine.push(ZONES, InputBatch::Rows { rows: rows.clone(), ops: None }).unwrap();
     let as_of = engine.advance_to(2);
     assert_eq!(read(&engine, id, as_of).unwrap(), ["Soho,3"]);

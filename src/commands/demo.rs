@@ -29,10 +29,12 @@ impl Demo {
             Err(error) => return Err(running(format!("cannot read {}: {error}", self.dir.display()))),
         };
         if is_new {
-            std::fs::create_dir_all(&self.dir).map_err(|error| running(format!("cannot make {}: {error}", self.dir.display())))?;
+            std::fs::create_dir_all(&self.dir)
+                .map_err(|error| running(format!("cannot make {}: {error}", self.dir.display())))?;
             for (name, content) in files(self.rate) {
                 let path = self.dir.join(name);
-                std::fs::write(&path, content.as_ref()).map_err(|error| running(format!("cannot write {}: {error}", path.display())))?;
+                std::fs::write(&path, content.as_ref())
+                    .map_err(|error| running(format!("cannot write {}: {error}", path.display())))?;
             }
         } else if self.rate.is_some() {
             eprintln!("{} holds a lake already: it runs as it is, --rate is not looked at", self.dir.display());

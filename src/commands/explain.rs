@@ -22,7 +22,8 @@ impl Explain {
     /// Prints the text.
     pub fn run(self) -> Result<(), Failure> {
         let folder = LakeFolder::load(&self.dir)?;
-        let relation = folder.catalog.expect(&RelationName::parse(&self.view), &Position::default()).map_err(|error| vec![error])?;
+        let relation =
+            folder.catalog.expect(&RelationName::parse(&self.view), &Position::default()).map_err(|error| vec![error])?;
         let plan = view_plan(&folder.catalog, relation.id, &StoredColumns::default()).map_err(|error| vec![error])?;
         println!("{}", view_text(&plan, &folder.catalog));
         Ok(())

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use livelake_actors::config::Config;
+use livelake_actors::http;
 use livelake_actors::lake::folder::LakeFolder;
 use livelake_actors::lake::once::RunStats;
 use livelake_actors::lake::{Lake, RunOptions};
 use livelake_actors::service::LakeService;
-use livelake_actors::http;
 use livelake_queries::statement::{StatementKind, parse_statement};
 
 use super::{Failure, progress, running};
@@ -55,7 +55,8 @@ impl Run {
     pub fn run(self) -> Result<(), Failure> {
         let mut sets = self.sets.clone();
         sets.extend(self.workers.map(|workers| format!("engine.workers={workers}")));
-        let config = Config::load(&self.dir, &|| std::env::vars().collect(), &sets).map_err(|error| Failure::Usage(vec![error.to_string()]))?;
+        let config = Config::load(&self.dir, &|| std::env::vars().collect(), &sets)
+            .map_err(|error| Failure::Usage(vec![error.to_string()]))?;
         let folder = LakeFolder::load(&self.dir)?;
         let system = actix::System::with_tokio_rt(runtime);
         system.block_on(async move { if self.once { self.once(folder, &config).await } else { serve(folder, &config).await } })
@@ -118,7 +119,9 @@ async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
     };
     match tokio::time::timeout(DRAIN_MAX, drain).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(running(format!("stopping took longer than {} s: the next start goes on at the last epoch", DRAIN_MAX.as_secs()))),
+        Err(_) => {
+            Err(running(format!("stopping took longer than {} s: the next start goes on at the last epoch", DRAIN_MAX.as_secs())))
+        }
     }
 }
 
@@ -137,18 +140,25 @@ async fn signal() -> Result<(), Failure> {
 /// What was read and what there is, on standard error so that answers can be piped.
 fn report(lake: &Lake, stats: &RunStats) {
     for source in lake.source_statuses() {
-        let aside = if source.errors > 0 { format!(", {} put aside in {}$errors", source.errors, source.name) } else { String::new() };
+        let aside =
+            if source.errors > 0 { format!(", {} put aside in {}$errors", source.errors, source.name) } else { String::new() };
         eprintln!("{}: {} rows in{aside}", source.name, source.rows);
     }
     for (name, rows) in &stats.relations {
         eprintln!("{name}: {rows} rows kept");
     }
-    eprintln!("{} inputs, {} bytes, {:.3} s, {:.0} a second, {} ticks", stats.events, stats.bytes, stats.seconds, stats.events_per_second, stats.ticks);
+    eprintln!(
+        "{} inputs, {} bytes, {:.3} s, {:.0} a second, {} ticks",
+        stats.events, stats.bytes, stats.seconds, stats.events_per_second, stats.ticks
+    );
 }
 
 /// Actors and servers on few threads; the heavy work is the engine's and the readers'.
 pub fn runtime() -> tokio::runtime::Runtime {
     // without a runtime there is nothing to run and nobody to tell but this
     #[allow(clippy::expect_used)]
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the operating system gives no threads for the runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("the operating system gives no threads for the runtime")
 }

@@ -29,11 +29,13 @@ impl Verify {
             return Err(Failure::Usage(vec!["ask a running lake by SQL: VERIFY MATERIALIZED VIEW name".to_owned()]));
         }
         let dir = PathBuf::from(&self.lake);
-        let config = Config::load(&dir, &|| std::env::vars().collect(), &self.sets).map_err(|error| Failure::Usage(vec![error.to_string()]))?;
+        let config = Config::load(&dir, &|| std::env::vars().collect(), &self.sets)
+            .map_err(|error| Failure::Usage(vec![error.to_string()]))?;
         let folder = LakeFolder::load(&dir)?;
         let views: Vec<_> = match &self.view {
             Some(view) => {
-                let relation = folder.catalog.expect(&RelationName::parse(view), &Position::default()).map_err(|error| vec![error])?;
+                let relation =
+                    folder.catalog.expect(&RelationName::parse(view), &Position::default()).map_err(|error| vec![error])?;
                 vec![relation.clone()]
             }
             None => folder.catalog.of_kind(RelationKind::MaterializedView).cloned().collect(),
@@ -49,8 +51,13 @@ impl Verify {
                 let verdict = lake.verify(&view, as_of).await?;
                 println!("{}: {} rows, {} differ", verdict.view, verdict.rows, verdict.differences.len());
                 for difference in verdict.differences.iter().take(20) {
-                    let row = arrow::util::pretty::pretty_format_batches(std::slice::from_ref(&difference.row)).map_err(running)?;
-                    differing.push(format!("{}: {}\n{row}", verdict.view, if difference.missing { "missing" } else { "should not be there" }));
+                    let row =
+                        arrow::util::pretty::pretty_format_batches(std::slice::from_ref(&difference.row)).map_err(running)?;
+                    differing.push(format!(
+                        "{}: {}\n{row}",
+                        verdict.view,
+                        if difference.missing { "missing" } else { "should not be there" }
+                    ));
                 }
             }
             lake.engine().shutdown();

@@ -18,11 +18,8 @@ impl Lake {
     /// A session whose relations are read at one timestamp.
     pub fn session_at(&self, as_of: Timestamp) -> SessionContext {
         let definitions = self.definitions();
-        let reader = EngineReader {
-            engine: self.engine().clone(),
-            catalog: Arc::clone(&definitions.catalog),
-            stored: definitions.stored,
-        };
+        let reader =
+            EngineReader { engine: self.engine().clone(), catalog: Arc::clone(&definitions.catalog), stored: definitions.stored };
         context(&definitions.catalog, Arc::new(reader), as_of)
     }
 
@@ -41,7 +38,12 @@ impl Lake {
     ///
     /// # Errors
     /// It does not plan; what fails while rows are made comes in the stream.
-    pub async fn answer(&self, select: &SelectQuery, position: &Position, parameters: Vec<ScalarValue>) -> Result<Answer, LakeError> {
+    pub async fn answer(
+        &self,
+        select: &SelectQuery,
+        position: &Position,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<Answer, LakeError> {
         let (mut frame, as_of) = self.plan(select, position).await?;
         if !parameters.is_empty() {
             frame = frame.with_param_values(ParamValues::from(parameters))?;

@@ -54,7 +54,11 @@ impl Connection {
     /// An unknown or contradictory option, with its place.
     pub fn new(relation: &Relation, stored: &StoredColumns, folder: &Path, mode: ReadMode) -> Result<Connection, SqlError> {
         let Detail::Source { columns, options } = &relation.detail else {
-            return Err(SqlError::new(SqlErrorKind::Invalid, relation.position.clone(), format!("{} is not a source", relation.name)));
+            return Err(SqlError::new(
+                SqlErrorKind::Invalid,
+                relation.position.clone(),
+                format!("{} is not a source", relation.name),
+            ));
         };
         let options = options.resolve(&|name| std::env::var(name).ok())?;
         let connector = options.one_of("connector", &["files", "kafka", "generator", "postgres", "http"])?.ok_or_else(|| {
@@ -80,7 +84,8 @@ impl Connection {
             spec.decimal_handling = DecimalHandling::Double;
             spec.time_precision = TimePrecision::Adaptive;
         }
-        spec.validate().map_err(|error| SqlError::new(SqlErrorKind::InvalidOption, relation.position.clone(), error.to_string()))?;
+        spec.validate()
+            .map_err(|error| SqlError::new(SqlErrorKind::InvalidOption, relation.position.clone(), error.to_string()))?;
         Ok(Connection { name: relation.name.to_string(), connector, spec: Arc::new(spec), origin })
     }
 

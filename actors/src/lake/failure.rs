@@ -60,16 +60,18 @@ impl From<datafusion::error::DataFusionError> for LakeError {
                 }
                 internal(inner)
             }
-            E::ArrowError(inner, _) => LakeError {
-                code: "invalid_value",
-                sqlstate: "22000",
-                http_status: 400,
-                message: inner.to_string(),
-                hint: None,
-            },
+            E::ArrowError(inner, _) => {
+                LakeError { code: "invalid_value", sqlstate: "22000", http_status: 400, message: inner.to_string(), hint: None }
+            }
             E::NotImplemented(message) => not_supported(message.clone()),
             E::Internal(message) => internal(message),
-            other => LakeError { code: "invalid_sql", sqlstate: "42000", http_status: 400, message: other.strip_backtrace(), hint: None },
+            other => LakeError {
+                code: "invalid_sql",
+                sqlstate: "42000",
+                http_status: 400,
+                message: other.strip_backtrace(),
+                hint: None,
+            },
         }
     }
 }

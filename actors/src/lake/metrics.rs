@@ -28,8 +28,20 @@ pub fn text(lake: &Lake, up: Duration) -> String {
     let source = |name: &str| format!("{{source=\"{}\"}}", escaped(name));
     family(&mut out, "source_rows_total", "counter", "Rows read.", sources.iter().map(|s| (source(&s.name), s.rows as f64)));
     family(&mut out, "source_bytes_total", "counter", "Bytes read.", sources.iter().map(|s| (source(&s.name), s.bytes as f64)));
-    family(&mut out, "source_errors_total", "counter", "Rows put aside.", sources.iter().map(|s| (source(&s.name), s.errors as f64)));
-    family(&mut out, "source_restarts_total", "counter", "Restarts after failures.", sources.iter().map(|s| (source(&s.name), s.restarts as f64)));
+    family(
+        &mut out,
+        "source_errors_total",
+        "counter",
+        "Rows put aside.",
+        sources.iter().map(|s| (source(&s.name), s.errors as f64)),
+    );
+    family(
+        &mut out,
+        "source_restarts_total",
+        "counter",
+        "Restarts after failures.",
+        sources.iter().map(|s| (source(&s.name), s.restarts as f64)),
+    );
     let relations = lake.relations();
     let relation = |name: &str| format!("{{relation=\"{}\"}}", escaped(name));
     let sized = || relations.iter().filter_map(|r| Some((relation(&r.name), r.rows?, r.bytes?)));
@@ -43,7 +55,13 @@ pub fn text(lake: &Lake, up: Duration) -> String {
         relations.iter().filter(|r| r.as_of > 0).map(|r| (relation(&r.name), r.as_of as f64 / 1e6)),
     );
     let newest = lake.epochs(1);
-    family(&mut out, "epoch", "gauge", "Number of the newest epoch.", newest.iter().map(|epoch| (String::new(), epoch.epoch as f64)));
+    family(
+        &mut out,
+        "epoch",
+        "gauge",
+        "Number of the newest epoch.",
+        newest.iter().map(|epoch| (String::new(), epoch.epoch as f64)),
+    );
     family(
         &mut out,
         "epoch_commit_milliseconds",
@@ -51,7 +69,13 @@ pub fn text(lake: &Lake, up: Duration) -> String {
         "How long the newest epoch took to commit.",
         newest.iter().map(|epoch| (String::new(), epoch.milliseconds as f64)),
     );
-    family(&mut out, "peak_memory_bytes", "gauge", "The most memory the process had.", std::iter::once((String::new(), peak_rss_bytes() as f64)));
+    family(
+        &mut out,
+        "peak_memory_bytes",
+        "gauge",
+        "The most memory the process had.",
+        std::iter::once((String::new(), peak_rss_bytes() as f64)),
+    );
     family(&mut out, "up_seconds", "gauge", "Since the lake was started.", std::iter::once((String::new(), up.as_secs_f64())));
     out
 }

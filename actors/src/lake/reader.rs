@@ -62,7 +62,9 @@ impl RelationReader for EngineReader {
         let key = request.key.map(|key| conform(&key)).transpose()?;
         let request = PeekRequest { id: relation, as_of, key, limit: request.limit, projection: Some(projection) };
         peek(&self.engine, request).await.map_err(|error| match error {
-            EngineError::NotArranged(_) => DataFusionError::Execution(format!("the rows of {} are not kept in memory", found.name)),
+            EngineError::NotArranged(_) => {
+                DataFusionError::Execution(format!("the rows of {} are not kept in memory", found.name))
+            }
             other => DataFusionError::External(Box::new(other)),
         })
     }

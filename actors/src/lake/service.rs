@@ -25,7 +25,8 @@ use tokio::sync::mpsc;
 use crate::lake::Lake;
 use crate::lake::failure::{internal, not_supported};
 use crate::service::{
-    Answer, EpochStatus, Health, LakeError, LakeService, RelationKind, RelationStatus, SourceStatus, SubscribeOptions, Subscription,
+    Answer, EpochStatus, Health, LakeError, LakeService, RelationKind, RelationStatus, SourceStatus, SubscribeOptions,
+    Subscription,
 };
 
 /// Events that a subscriber may be behind before it is cut off.
@@ -65,7 +66,13 @@ impl Drop for Following {
 }
 
 impl Lake {
-    fn follow(&self, id: RelationId, schema: SchemaRef, options: SubscribeOptions, view: Option<RelationId>) -> Result<Subscription, LakeError> {
+    fn follow(
+        &self,
+        id: RelationId,
+        schema: SchemaRef,
+        options: SubscribeOptions,
+        view: Option<RelationId>,
+    ) -> Result<Subscription, LakeError> {
         let as_of = options.as_of.unwrap_or_else(|| self.newest());
         let (send, receive) = mpsc::channel(SUBSCRIBER_EVENTS_MAX);
         let mut send = Some(send);
@@ -180,7 +187,12 @@ impl Lake {
             }
             StatementKind::Show(show) => {
                 let rows = self.definitions().catalog.show(show, position)?;
-                Ok(Answer { schema: rows.schema(), as_of: self.newest(), rows: futures::stream::iter([Ok(rows)]).boxed(), tag: "SHOW".to_owned() })
+                Ok(Answer {
+                    schema: rows.schema(),
+                    as_of: self.newest(),
+                    rows: futures::stream::iter([Ok(rows)]).boxed(),
+                    tag: "SHOW".to_owned(),
+                })
             }
             StatementKind::ShowSetting(name) => {
                 let value = match name.to_ascii_lowercase().as_str() {
@@ -200,7 +212,8 @@ impl Lake {
                 let verdict = self.verify(&relation, self.newest()).await?;
                 let mut lines = vec![format!("{}: {} rows, {} differ", verdict.view, verdict.rows, verdict.differences.len())];
                 for difference in verdict.differences.iter().take(100) {
-                    let row = arrow::util::pretty::pretty_format_batches(std::slice::from_ref(&difference.row)).map_err(internal)?;
+                    let row =
+                        arrow::util::pretty::pretty_format_batches(std::slice::from_ref(&difference.row)).map_err(internal)?;
                     lines.push(format!("{}\n{row}", if difference.missing { "missing" } else { "should not be there" }));
                 }
                 text_answer("verdict", lines, verdict.as_of, "VERIFY")
@@ -220,9 +233,9 @@ impl Lake {
                 },
             )),
             StatementKind::Truncate(_) => Err(not_supported("TRUNCATE is not supported yet: use DELETE FROM")),
-            StatementKind::Subscribe(_) | StatementKind::CopySubscribe(_) | StatementKind::Copy(_) => {
-                Err(not_supported("this statement needs a connection that can stream: use psql with COPY (SUBSCRIBE …) TO STDOUT"))
-            }
+            StatementKind::Subscribe(_) | StatementKind::CopySubscribe(_) | StatementKind::Copy(_) => Err(not_supported(
+                "this statement needs a connection that can stream: use psql with COPY (SUBSCRIBE …) TO STDOUT",
+            )),
         }
     }
 
@@ -236,7 +249,9 @@ impl Lake {
 impl LakeService for Lake {
     async fn execute(&self, sql: &str, parameters: Vec<ScalarValue>) -> Result<Answer, LakeError> {
         let statement = parse_statement(sql)?;
-        if !self.0.ready.load(Ordering::Acquire) && !matches!(statement.kind, StatementKind::Session(_) | StatementKind::ShowSetting(_)) {
+        if !self.0.ready.load(Ordering::Acquire)
+            && !matches!(statement.kind, StatementKind::Session(_) | StatementKind::ShowSetting(_))
+        {
             return Err(LakeError {
                 code: "unavailable",
                 sqlstate: "57P03",
@@ -260,13 +275,22 @@ impl LakeService for Lake {
                 Ok((description.schema, description.parameters))
             }
             StatementKind::Show(show) => Ok((self.definitions().catalog.show(show, &statement.position)?.schema(), Vec::new())),
-            StatementKind::ShowSetting(name) => Ok((Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)])), Vec::new())),
+            StatementKind::ShowSetting(name) => {
+                Ok((Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)])), Vec::new()))
+            }
             StatementKind::Explain(_) => Ok((Arc::new(Schema::new(vec![Field::new("plan", DataType::Utf8, false)])), Vec::new())),
-            StatementKind::Verify(_) => Ok((Arc::new(Schema::new(vec![Field::new("verdict", DataType::Utf8, false)])), Vec::new())),
+            StatementKind::Verify(_) => {
+                Ok((Arc::new(Schema::new(vec![Field::new("verdict", DataType::Utf8, false)])), Vec::new()))
+            }
             StatementKind::Insert(_) | StatementKind::Update(_) | StatementKind::Delete(_) => {
                 let context = self.session_at(self.newest());
-                let planned =
-                    livelake_queries::session::change(&context, &self.definitions().catalog, &statement.kind, &statement.position).await?;
+                let planned = livelake_queries::session::change(
+                    &context,
+                    &self.definitions().catalog,
+                    &statement.kind,
+                    &statement.position,
+                )
+                .await?;
                 let types = planned.rows.get_parameter_types()?;
                 let count = types.keys().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max().unwrap_or(0);
                 let parameter = |number: usize| types.get(&format!("${number}")).cloned().flatten().unwrap_or(DataType::Utf8);
@@ -304,9 +328,14 @@ impl LakeService for Lake {
                     key: relation.key_names().into_iter().map(str::to_owned).collect(),
                     rows: size.map(|size| size.updates),
                     bytes: size.map(|size| size.bytes),
-                    as_of: self.engine().frontier(relation.id).map_or(0, |frontier| frontier.saturating_sub(1)).min(self.engine().last_tick()),
-                    failure: (errors.present > 0)
-                        .then(|| format!("{} rows could not be computed, the last: {}", errors.present, errors.last.unwrap_or_default())),
+                    as_of: self
+                        .engine()
+                        .frontier(relation.id)
+                        .map_or(0, |frontier| frontier.saturating_sub(1))
+                        .min(self.engine().last_tick()),
+                    failure: (errors.present > 0).then(|| {
+                        format!("{} rows could not be computed, the last: {}", errors.present, errors.last.unwrap_or_default())
+                    }),
                     sql: relation.sql.clone(),
                 })
             })
@@ -362,7 +391,9 @@ impl LakeService for Lake {
     async fn subscribe_sql(&self, sql: &str) -> Result<Subscription, LakeError> {
         let statement = parse_statement(sql)?;
         match &statement.kind {
-            StatementKind::Subscribe(subscribe) | StatementKind::CopySubscribe(subscribe) => self.subscribe_to(subscribe, &statement.position).await,
+            StatementKind::Subscribe(subscribe) | StatementKind::CopySubscribe(subscribe) => {
+                self.subscribe_to(subscribe, &statement.position).await
+            }
             _ => Err(not_supported("this is not a SUBSCRIBE")),
         }
     }
@@ -384,8 +415,11 @@ impl LakeService for Lake {
                 })
                 .collect();
             let fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-            let fields: Vec<Field> =
-                fields.into_iter().zip(&columns as &Vec<arrow::array::ArrayRef>).map(|(field, column)| field.with_data_type(column.data_type().clone())).collect();
+            let fields: Vec<Field> = fields
+                .into_iter()
+                .zip(&columns as &Vec<arrow::array::ArrayRef>)
+                .map(|(field, column)| field.with_data_type(column.data_type().clone()))
+                .collect();
             let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(internal)?;
             count += self.insert_rows(&relation, &batch).await?;
         }

@@ -5,9 +5,9 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use livelake_queries::Position;
 use livelake_queries::catalog::{Created, Relation};
 use livelake_queries::statement::{DropRelation, RelationKind, Statement};
-use livelake_queries::Position;
 
 use crate::feeder::StopFeeding;
 use crate::lake::failure::{internal, not_supported};
@@ -34,7 +34,8 @@ impl Lake {
             Created::New(relation) => relation,
         };
         let mut stored = before.stored.clone();
-        let added: Vec<Arc<Relation>> = catalog.iter().filter(|relation| before.catalog.by_id(relation.id).is_none()).cloned().collect();
+        let added: Vec<Arc<Relation>> =
+            catalog.iter().filter(|relation| before.catalog.by_id(relation.id).is_none()).cloned().collect();
         for base in added.iter().filter(|relation| relation.is_base()) {
             stored.0.insert(base.id, (0..base.visible).collect());
         }
@@ -66,14 +67,20 @@ impl Lake {
     ///
     /// # Errors
     /// It does not exist, or others read it and CASCADE is not said.
-    pub async fn drop_relation(&self, statement: &Statement, request: &DropRelation, position: &Position) -> Result<(), LakeError> {
+    pub async fn drop_relation(
+        &self,
+        statement: &Statement,
+        request: &DropRelation,
+        position: &Position,
+    ) -> Result<(), LakeError> {
         let _one_at_a_time = self.0.changing.lock().await;
         let before = self.definitions();
         let mut catalog = before.catalog.as_ref().clone();
         let dropped = catalog.drop_relation(request, position)?;
         for relation in &dropped {
             if let Some(sinks) = self.0.sinks.get() {
-                let followed = if relation.kind == RelationKind::Sink { relation.reads.first().copied() } else { Some(relation.id) };
+                let followed =
+                    if relation.kind == RelationKind::Sink { relation.reads.first().copied() } else { Some(relation.id) };
                 if let Some(followed) = followed {
                     sinks.driver.send(ChangeSinks::Remove(followed)).await.map_err(internal)??;
                 }
@@ -103,6 +110,8 @@ impl Lake {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         };
-        write().map_err(|error| internal(format!("the statement holds until the next start only: cannot write {}: {error}", path.display())))
+        write().map_err(|error| {
+            internal(format!("the statement holds until the next start only: cannot write {}: {error}", path.display()))
+        })
     }
 }

@@ -78,7 +78,11 @@ impl Store {
 ///
 /// # Errors
 /// A sink's option that makes no sense, with its place.
-pub fn sink_plans(catalog: &Catalog, stored: &StoredColumns, is_repeatable: &dyn Fn(&Relation) -> bool) -> Result<Vec<SinkPlan>, SqlError> {
+pub fn sink_plans(
+    catalog: &Catalog,
+    stored: &StoredColumns,
+    is_repeatable: &dyn Fn(&Relation) -> bool,
+) -> Result<Vec<SinkPlan>, SqlError> {
     // a sink's table has no hidden columns, so it cannot give them back to views that read them
     let whole = |relation: &Relation| stored.of(relation).iter().all(|column| *column < relation.visible);
     let mut plans = Vec::new();
@@ -90,7 +94,9 @@ pub fn sink_plans(catalog: &Catalog, stored: &StoredColumns, is_repeatable: &dyn
             && entry.value != "iceberg"
         {
             let message = format!("sinks with connector = '{}' are not supported yet", entry.value);
-            return Err(SqlError::new(SqlErrorKind::Unsupported, entry.position.clone(), message).with_hint("use connector = 'iceberg'"));
+            return Err(
+                SqlError::new(SqlErrorKind::Unsupported, entry.position.clone(), message).with_hint("use connector = 'iceberg'")
+            );
         }
         let Some(relation) = catalog.by_id(*from) else { continue };
         let schema = relation.visible_schema();
@@ -98,7 +104,8 @@ pub fn sink_plans(catalog: &Catalog, stored: &StoredColumns, is_repeatable: &dyn
             let position = options.entry(name).map_or_else(|| sink.position.clone(), |entry| entry.position.clone());
             SqlError::new(SqlErrorKind::InvalidOption, position, error.to_string())
         };
-        let partition_by = PartitionBy::parse(options.get("partition_by").unwrap_or(""), &schema).map_err(|error| wrong("partition_by", &error))?;
+        let partition_by = PartitionBy::parse(options.get("partition_by").unwrap_or(""), &schema)
+            .map_err(|error| wrong("partition_by", &error))?;
         let mode: SinkMode = options.get("mode").unwrap_or("snapshot").parse().map_err(|error| wrong("mode", &error))?;
         let table = options.get("table").map_or_else(|| TableName::new(&sink.name.schema, &sink.name.name), TableName::parse);
         let complete = mode == SinkMode::Snapshot || (mode == SinkMode::Append && relation.key.is_empty());

@@ -74,7 +74,12 @@ impl Lake {
     ///
     /// # Errors
     /// It does not plan, a value does not fit, or a key is there already.
-    pub async fn change(&self, statement: &StatementKind, position: &Position, parameters: Vec<ScalarValue>) -> Result<Answer, LakeError> {
+    pub async fn change(
+        &self,
+        statement: &StatementKind,
+        position: &Position,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<Answer, LakeError> {
         let _one_at_a_time = self.0.changing.lock().await;
         let as_of = self.flush().await?;
         let context = self.session_at(as_of);
@@ -138,7 +143,13 @@ impl Lake {
     }
 
     /// What an INSERT comes to, given the keys that are there.
-    async fn resolve_conflicts(&self, table: &Relation, conflict: &Conflict, rows: RecordBatch, as_of: u64) -> Result<Edit, LakeError> {
+    async fn resolve_conflicts(
+        &self,
+        table: &Relation,
+        conflict: &Conflict,
+        rows: RecordBatch,
+        as_of: u64,
+    ) -> Result<Edit, LakeError> {
         if table.key.is_empty() {
             let count = rows.num_rows();
             return Ok(Edit { old: None, new: Some(rows), count });
@@ -172,7 +183,9 @@ impl Lake {
             let fresh = rows.slice(row, 1);
             match taken(row) {
                 None => parts.push(fresh),
-                Some((batch, at)) => parts.extend(updated(table, &existing[*batch].slice(*at, 1), &fresh, columns, condition.as_ref())?),
+                Some((batch, at)) => {
+                    parts.extend(updated(table, &existing[*batch].slice(*at, 1), &fresh, columns, condition.as_ref())?)
+                }
             }
         }
         let new = concat_batches(&rows.schema(), &parts).map_err(internal)?;
@@ -219,7 +232,8 @@ fn updated(
     }
     let columns = columns.iter().map(|column| column.evaluate(&both)?.into_array(1)).collect::<Result<Vec<_>, _>>()?;
     let fields: Vec<_> = table.visible_schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-    let fields: Vec<_> = fields.into_iter().zip(&columns).map(|(field, column)| field.with_data_type(column.data_type().clone())).collect();
+    let fields: Vec<_> =
+        fields.into_iter().zip(&columns).map(|(field, column)| field.with_data_type(column.data_type().clone())).collect();
     let row = RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns).map_err(internal)?;
     conform(table, &row).map(Some)
 }

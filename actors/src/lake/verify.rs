@@ -32,7 +32,8 @@ impl Lake {
     /// A base relation whose rows are not kept, or a query that fails in batch.
     pub async fn verify(&self, view: &Relation, as_of: Timestamp) -> Result<Verdict, LakeError> {
         let definitions = self.definitions();
-        let reader = EngineReader { engine: self.engine().clone(), catalog: Arc::clone(&definitions.catalog), stored: definitions.stored };
+        let reader =
+            EngineReader { engine: self.engine().clone(), catalog: Arc::clone(&definitions.catalog), stored: definitions.stored };
         let request = PeekRequest { id: view.id, as_of, key: None, limit: None, projection: None };
         let actual: Vec<RecordBatch> = peek(self.engine(), request).await?;
         let wanted = expected(&definitions.catalog, Arc::new(reader), as_of, view.id).await?;

@@ -122,7 +122,12 @@ pub fn seal(chunks: Vec<Chunk>, lanes: &Lanes) -> Option<RowBatch> {
         let (this_key, this_val, this_time) = (key(entry), val(entry), time(entry));
         sum.copy_from_slice(diff(entry));
         at += 1;
-        while at < order.len() && order[at].0 == entry.0 && time(&order[at]) == this_time && key(&order[at]) == this_key && val(&order[at]) == this_val {
+        while at < order.len()
+            && order[at].0 == entry.0
+            && time(&order[at]) == this_time
+            && key(&order[at]) == this_key
+            && val(&order[at]) == this_val
+        {
             lanes.add(&mut sum, diff(&order[at]));
             at += 1;
         }

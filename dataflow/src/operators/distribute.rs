@@ -18,7 +18,13 @@ pub fn owner(key: &[u8], peers: usize) -> u64 {
 }
 
 /// Encodes keys and values. With `drop_null_keys`, rows with a NULL in the key are left out: SQL's `=` matches them with nothing.
-pub fn distribute<'scope>(stream: DeltaStream<'scope>, keys: RowCodec, vals: RowCodec, drop_null_keys: bool, errors: ErrorLog) -> ChunkStream<'scope> {
+pub fn distribute<'scope>(
+    stream: DeltaStream<'scope>,
+    keys: RowCodec,
+    vals: RowCodec,
+    drop_null_keys: bool,
+    errors: ErrorLog,
+) -> ChunkStream<'scope> {
     let peers = stream.scope().peers();
     stream.unary(Pipeline, "Distribute", move |_, _| {
         move |input, output| {
@@ -39,14 +45,26 @@ pub fn distribute<'scope>(stream: DeltaStream<'scope>, keys: RowCodec, vals: Row
 }
 
 /// One chunk per worker.
-fn split(delta: &Delta, keys: &RowCodec, vals: &RowCodec, drop_null_keys: bool, peers: usize, time: Timestamp) -> Result<Vec<Chunk>, ArrowError> {
+fn split(
+    delta: &Delta,
+    keys: &RowCodec,
+    vals: &RowCodec,
+    drop_null_keys: bool,
+    peers: usize,
+    time: Timestamp,
+) -> Result<Vec<Chunk>, ArrowError> {
     let filtered = if drop_null_keys { without_nulls(delta, keys.columns())? } else { None };
     let delta = filtered.as_ref().unwrap_or(delta);
     let count = delta.len();
     let (key_rows, val_rows) = (keys.encode(delta.rows.columns(), count)?, vals.encode(delta.rows.columns(), count)?);
     let room = count / peers + 16;
     let mut chunks: Vec<Chunk> = (0..peers)
-        .map(|_| Chunk { time, keys: Rows::with_capacity(room, 0), vals: Rows::with_capacity(room, 0), words: Vec::with_capacity(room) })
+        .map(|_| Chunk {
+            time,
+            keys: Rows::with_capacity(room, 0),
+            vals: Rows::with_capacity(room, 0),
+            words: Vec::with_capacity(room),
+        })
         .collect();
     for row in 0..count {
         let key = key_rows.get(row);
@@ -60,7 +78,8 @@ fn split(delta: &Delta, keys: &RowCodec, vals: &RowCodec, drop_null_keys: bool, 
 
 /// The rows without NULL in these columns; `None` if that is all of them.
 fn without_nulls(delta: &Delta, columns: &[usize]) -> Result<Option<Delta>, ArrowError> {
-    let nullable: Vec<_> = columns.iter().map(|column| delta.rows.column(*column)).filter(|column| column.null_count() > 0).collect();
+    let nullable: Vec<_> =
+        columns.iter().map(|column| delta.rows.column(*column)).filter(|column| column.null_count() > 0).collect();
     if nullable.is_empty() {
         return Ok(None);
     }

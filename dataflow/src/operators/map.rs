@@ -35,7 +35,9 @@ impl MapStage {
             let value = predicate.evaluate(&delta.rows)?.into_array(delta.len())?;
             let value = value
                 .as_boolean_opt()
-                .ok_or_else(|| DataFusionError::Internal(format!("a predicate gave {} instead of a truth value", value.data_type())))?
+                .ok_or_else(|| {
+                    DataFusionError::Internal(format!("a predicate gave {} instead of a truth value", value.data_type()))
+                })?
                 .clone();
             mask = Some(match mask {
                 None => value,
@@ -50,7 +52,11 @@ impl MapStage {
         for (expression, field) in self.projection.iter().zip(self.schema.fields()) {
             let column = expression.evaluate(&kept.rows)?.into_array(kept.len())?;
             // planners may leave out casts between types of one representation (a time zone's name, a decimal's precision)
-            columns.push(if column.data_type() == field.data_type() { column } else { arrow::compute::cast(&column, field.data_type())? });
+            columns.push(if column.data_type() == field.data_type() {
+                column
+            } else {
+                arrow::compute::cast(&column, field.data_type())?
+            });
         }
         Ok(Delta { rows: record_batch(Arc::clone(&self.schema), columns, kept.len())?, diffs: kept.diffs })
     }

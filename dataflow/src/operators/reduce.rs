@@ -87,7 +87,10 @@ impl ReduceOutput {
 
     fn delta(&self, changed: &Changed) -> Result<Delta, ArrowError> {
         let columns = self.rows(&changed.keys, &changed.words)?;
-        Ok(Delta { rows: record_batch(Arc::clone(&self.schema), columns, changed.diffs.len())?, diffs: Some(changed.diffs.as_slice().into()) })
+        Ok(Delta {
+            rows: record_batch(Arc::clone(&self.schema), columns, changed.diffs.len())?,
+            diffs: Some(changed.diffs.as_slice().into()),
+        })
     }
 
     /// The result as deltas; groups whose result cannot be shown (a sum that does not fit) go to the errors.
@@ -122,7 +125,13 @@ impl ReduceOutput {
 }
 
 /// Turns an arrangement of sums into result rows. Updates before `as_of` count as of `as_of`.
-pub fn reduce<'scope>(arranged: ArrangedRows<'scope>, result: ReduceOutput, as_of: Timestamp, errors: ErrorLog, name: &str) -> DeltaStream<'scope> {
+pub fn reduce<'scope>(
+    arranged: ArrangedRows<'scope>,
+    result: ReduceOutput,
+    as_of: Timestamp,
+    errors: ErrorLog,
+    name: &str,
+) -> DeltaStream<'scope> {
     let mut trace = arranged.trace;
     let scope = arranged.stream.scope();
     let owns_empty_key = owner(&[], scope.peers()) == scope.index() as u64;
@@ -190,7 +199,15 @@ pub fn reduce<'scope>(arranged: ArrangedRows<'scope>, result: ReduceOutput, as_o
 }
 
 /// The old result out, the new one in.
-fn emit(result: &ReduceOutput, key: &[u8], before: &[u64], after: &[u64], changed: &mut Changed, time: Timestamp, errors: &ErrorLog) {
+fn emit(
+    result: &ReduceOutput,
+    key: &[u8],
+    before: &[u64],
+    after: &[u64],
+    changed: &mut Changed,
+    time: Timestamp,
+    errors: &ErrorLog,
+) {
     for (words, diff) in [(before, -1), (after, 1)] {
         if (words[0] as i64) < 0 {
             errors.push(time, "more rows were retracted than there were".to_owned(), result.describe(key), diff);

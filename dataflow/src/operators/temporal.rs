@@ -165,7 +165,8 @@ fn gather(due: Agenda) -> Vec<Delta> {
         .filter_map(|chunk| {
             let positions = UInt32Array::from(chunk.iter().map(|entry| entry.1).collect::<Vec<_>>());
             let mut delta = chunk[0].0.take(&positions).ok()?;
-            let diffs = chunk.iter().enumerate().map(|(at, entry)| if entry.2 { delta.diff(at) } else { -delta.diff(at) }).collect();
+            let diffs =
+                chunk.iter().enumerate().map(|(at, entry)| if entry.2 { delta.diff(at) } else { -delta.diff(at) }).collect();
             delta.diffs = Some(diffs);
             Some(delta)
         })

@@ -155,7 +155,13 @@ impl Changed {
 }
 
 /// Turns an arrangement by partition, ordered within, into the first rows. Updates before `as_of` count as of `as_of`.
-pub fn top_k<'scope>(arranged: ArrangedRows<'scope>, result: TopKOutput, as_of: Timestamp, errors: ErrorLog, name: &str) -> DeltaStream<'scope> {
+pub fn top_k<'scope>(
+    arranged: ArrangedRows<'scope>,
+    result: TopKOutput,
+    as_of: Timestamp,
+    errors: ErrorLog,
+    name: &str,
+) -> DeltaStream<'scope> {
     let mut trace = arranged.trace;
     arranged.stream.unary_frontier(Pipeline, name, move |initial, _| {
         drop(initial);

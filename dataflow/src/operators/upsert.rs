@@ -55,7 +55,13 @@ pub type PushedStream<'scope> = Stream<'scope, Timestamp, Vec<PushedBatch>>;
 fn split(pushed: &PushedBatch, keys: &RowCodec, vals: &RowCodec, peers: usize) -> Result<Vec<UpsertChunk>, ArrowError> {
     let truncate = pushed.rows.is_none();
     let mut chunks: Vec<UpsertChunk> = (0..peers)
-        .map(|_| UpsertChunk { sequence: pushed.sequence, truncate, keys: Rows::default(), vals: Rows::default(), deletes: Vec::new() })
+        .map(|_| UpsertChunk {
+            sequence: pushed.sequence,
+            truncate,
+            keys: Rows::default(),
+            vals: Rows::default(),
+            deletes: Vec::new(),
+        })
         .collect();
     if let Some((rows, ops)) = &pushed.rows {
         let (key_rows, val_rows) = (keys.encode(rows.columns(), rows.num_rows())?, vals.encode(rows.columns(), rows.num_rows())?);
@@ -72,29 +78,48 @@ fn split(pushed: &PushedBatch, keys: &RowCodec, vals: &RowCodec, peers: usize) -
 }
 
 /// Arranges an upsert source by its key.
-pub fn upsert<'scope>(stream: PushedStream<'scope>, keys: RowCodec, vals: RowCodec, errors: ErrorLog, name: &str) -> ArrangedRows<'scope> {
+pub fn upsert<'scope>(
+    stream: PushedStream<'scope>,
+    keys: RowCodec,
+    vals: RowCodec,
+    errors: ErrorLog,
+    name: &str,
+) -> ArrangedRows<'scope> {
     let peers = stream.scope().peers();
-    let encoded = stream.unary::<CapacityContainerBuilder<Vec<(u64, UpsertChunk)>>, _, _, _>(Pipeline, "EncodeUpserts", move |_, _| {
-        move |input, output| {
-            input.for_each(|capability, batches| {
-                let mut session = output.session(&capability);
-                for pushed in batches.drain(..) {
-                    match split(&pushed, &keys, &vals, peers) {
-                        Ok(chunks) => {
-                            for (target, chunk) in chunks.into_iter().enumerate().filter(|(_, chunk)| chunk.truncate || !chunk.keys.is_empty()) {
-                                session.give((target as u64, chunk));
+    let encoded =
+        stream.unary::<CapacityContainerBuilder<Vec<(u64, UpsertChunk)>>, _, _, _>(Pipeline, "EncodeUpserts", move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, batches| {
+                    let mut session = output.session(&capability);
+                    for pushed in batches.drain(..) {
+                        match split(&pushed, &keys, &vals, peers) {
+                            Ok(chunks) => {
+                                for (target, chunk) in
+                                    chunks.into_iter().enumerate().filter(|(_, chunk)| chunk.truncate || !chunk.keys.is_empty())
+                                {
+                                    session.give((target as u64, chunk));
+                                }
+                            }
+                            Err(error) => {
+                                errors.push(capability.least().copied().unwrap_or(0), error.to_string(), String::new(), 1)
                             }
                         }
-                        Err(error) => errors.push(capability.least().copied().unwrap_or(0), error.to_string(), String::new(), 1),
                     }
-                }
-            });
-        }
-    });
-    if peers == 1 { arrange_upserts(encoded, Pipeline, name) } else { arrange_upserts(encoded, Exchange::new(|chunk: &(u64, UpsertChunk)| chunk.0), name) }
+                });
+            }
+        });
+    if peers == 1 {
+        arrange_upserts(encoded, Pipeline, name)
+    } else {
+        arrange_upserts(encoded, Exchange::new(|chunk: &(u64, UpsertChunk)| chunk.0), name)
+    }
 }
 
-fn arrange_upserts<'scope, P>(stream: Stream<'scope, Timestamp, Vec<(u64, UpsertChunk)>>, pact: P, name: &str) -> ArrangedRows<'scope>
+fn arrange_upserts<'scope, P>(
+    stream: Stream<'scope, Timestamp, Vec<(u64, UpsertChunk)>>,
+    pact: P,
+    name: &str,
+) -> ArrangedRows<'scope>
 where
     P: timely::dataflow::channels::pact::ParallelizationContract<Timestamp, Vec<(u64, UpsertChunk)>>,
 {

@@ -14,22 +14,28 @@ use crate::errors::{ErrorLog, isolate};
 /// The starts of the windows of `size` every `slide` that contain `time`, latest first, clipped to what 64 bits hold.
 fn window_starts(time: i64, slide: i64, size: i64) -> impl Iterator<Item = i64> {
     let last = time - time.rem_euclid(slide);
-    std::iter::successors(Some(last), move |start| start.checked_sub(slide)).take_while(move |start| match start.checked_add(size) {
-        Some(end) => end > time,
-        None => true,
+    std::iter::successors(Some(last), move |start| start.checked_sub(slide)).take_while(move |start| {
+        match start.checked_add(size) {
+            Some(end) => end > time,
+            None => true,
+        }
     })
 }
 
 /// One row per row and window.
 fn assign(delta: &Delta, time: usize, slide: i64, size: i64, schema: &SchemaRef) -> Result<Delta, ArrowError> {
     let times = delta.rows.column(time).as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| {
-        ArrowError::InvalidArgumentError(format!("a window needs a TIMESTAMP column, not {}", delta.rows.column(time).data_type()))
+        ArrowError::InvalidArgumentError(format!(
+            "a window needs a TIMESTAMP column, not {}",
+            delta.rows.column(time).data_type()
+        ))
     })?;
     let zone = match times.data_type() {
         DataType::Timestamp(TimeUnit::Microsecond, zone) => zone.clone(),
         _ => None,
     };
-    let stamped = |values: Vec<i64>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values).with_timezone_opt(zone.clone())) };
+    let stamped =
+        |values: Vec<i64>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(values).with_timezone_opt(zone.clone())) };
     let mut positions = Vec::with_capacity(delta.len());
     let mut starts = Vec::with_capacity(delta.len());
     for row in (0..delta.len()).filter(|row| times.is_valid(*row)) {
