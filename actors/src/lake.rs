@@ -282,7 +282,8 @@ impl Lake {
                 .filter_map(|name| catalog.get(&livelake_queries::RelationName::parse(name)).map(|relation| relation.id))
                 .collect()
         };
-        lake.0.epochs.lock().unwrap_or_else(PoisonError::into_inner).extend(known_epochs(&store).await?);
+        let known = known_epochs(&store).await?;
+        lake.0.epochs.lock().unwrap_or_else(PoisonError::into_inner).extend(known);
         let driver = SinkDriver::new(
             lake.engine().clone(),
             lake.clock().clone(),

@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn reads_back_single_values() {
-        for value in [0.1, -0.1, 14.27, 1.0, -1e-30, 5e30, 1e38 / 4.0, 123456789.123456789, 2f64.powi(-100)] {
+        for value in [0.1, -0.1, 14.27, 1.0, -1e-30, 5e30, 1e38 / 4.0, 123_456_789.123_456_79, 2f64.powi(-100)] {
             assert_eq!(read(&sum(&[value])).to_bits(), value.to_bits(), "{value}");
         }
     }

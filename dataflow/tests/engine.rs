@@ -19,6 +19,8 @@ const TRIPS: RelationId = RelationId(1);
 const ZONES: RelationId = RelationId(2);
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Recomputes a view's rows from the source's.
+type Expected = fn(&BTreeMap<i64, Row>) -> Vec<String>;
 /// One row of the source: id, group, amount.
 type Row = (i64, Option<i64>, Option<i64>);
 
@@ -198,7 +200,7 @@ proptest! {
     #[test]
     fn views_equal_recomputation(ticks in prop::collection::vec(prop::collection::vec(change(), 0..12), 1..10), workers in 1..4usize, late in 0..9usize) {
         let engine = engine(workers);
-        let checks: Vec<(Plan, fn(&BTreeMap<i64, Row>) -> Vec<String>)> =
+        let checks: Vec<(Plan, Expected)> =
             vec![(reduce_plan(), reduce_expected), (top_plan(), top_expected), (join_plan(), join_expected)];
         let mut views = Vec::new();
         for (at, (plan, expected)) in checks.iter().enumerate() {
@@ -288,7 +290,7 @@ fn relations_that_are_read_cannot_be_dropped_and_others_go_on() {
     let id = view(&engine, 10, reduce_plan());
     assert!(matches!(engine.drop_relation(TRIPS), Err(EngineError::InUse { .. })));
     engine.drop_relation(id).unwrap();
-    assert!(matches!(engine.frontier(id), None));
+    assert!(engine.frontier(id).is_none());
     let wide = Schema::new(vec![field("zone"), Field::new("name", DataType::Utf8, true)]);
     let zones = SourceSpec {
         id: ZONES,

@@ -150,7 +150,7 @@ pub struct CreateView {
     /// Names for its columns, if given: `CREATE VIEW v (a, b) AS …`.
     pub columns: Vec<String>,
     /// What it computes.
-    pub query: Box<ast::Query>,
+    pub query: Box<Query>,
 }
 
 /// `CREATE SINK`.
@@ -220,7 +220,7 @@ pub enum SubscribeTarget {
     /// A relation by name.
     Relation(RelationName),
     /// A query, maintained for as long as the subscription lasts.
-    Query(Box<ast::Query>),
+    Query(Box<Query>),
 }
 
 /// `SHOW`.
@@ -260,7 +260,7 @@ pub enum ExplainTarget {
 #[derive(Clone, Debug)]
 pub struct SelectQuery {
     /// The query.
-    pub query: Box<ast::Query>,
+    pub query: Box<Query>,
     /// At which timestamp (microseconds since 1970 UTC); absent: the newest complete one.
     pub as_of: Option<u64>,
 }

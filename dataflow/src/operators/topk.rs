@@ -45,6 +45,9 @@ pub struct TopKOutput {
 /// A value of the kept prefix: where it is, how many of it are kept, and the number of the first of them.
 type Kept = (usize, usize, i64, u64);
 
+/// A batch of which only updates up to a time count, the time being mapped first.
+type Limited<'a> = (usize, Timestamp, &'a dyn Fn(Timestamp) -> Timestamp);
+
 /// One key's values in several batches, in order.
 struct GroupReader<'a> {
     batches: &'a [Rc<RowBatch>],
@@ -54,7 +57,7 @@ struct GroupReader<'a> {
 
 impl GroupReader<'_> {
     /// The next value in order with its multiplicity, counting updates of batch `limited` only up to `time`.
-    fn next(&mut self, limited: Option<(usize, Timestamp, &dyn Fn(Timestamp) -> Timestamp)>) -> Option<(usize, usize, i64)> {
+    fn next(&mut self, limited: Option<Limited<'_>>) -> Option<(usize, usize, i64)> {
         loop {
             let mut least: Option<(usize, usize)> = None;
             for (at, range) in self.ranges.iter().enumerate() {

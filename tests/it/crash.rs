@@ -1,0 +1,84 @@
+//! kill -9 at random instants, many times, while rows come in: the tables end as if nothing had happened.
+
+use std::io::Write;
+use std::time::Duration;
+
+use livelake_actors::sources::generator::{Generator, GeneratorOptions, Kind};
+
+use crate::process::LakeDir;
+
+const KILLS: u64 = 50;
+const MESSAGES: usize = 60_000;
+
+const SOURCES: &str = "
+CREATE SOURCE cdc.trips (
+    id BIGINT PRIMARY KEY, vendor_id INTEGER NOT NULL, pickup_datetime TIMESTAMPTZ NOT NULL, dropoff_datetime TIMESTAMPTZ NOT NULL,
+    trip_distance DOUBLE PRECISION, pickup_location_id INTEGER NOT NULL, total_amount DECIMAL(10, 2)
+) WITH (connector = 'files', path = 'trips.ndjson', format = 'debezium-json', decimal.handling.mode = 'double', poll = '50ms');
+CREATE MATERIALIZED VIEW views.zones AS
+SELECT pickup_location_id, count(*) AS trips, sum(total_amount) AS revenue, avg(trip_distance) AS miles, count(DISTINCT vendor_id) AS vendors
+FROM cdc.trips GROUP BY pickup_location_id;
+CREATE MATERIALIZED VIEW views.windows AS
+SELECT window_start, vendor_id, count(*) AS trips, max(total_amount) AS most
+FROM TUMBLE(cdc.trips, pickup_datetime, INTERVAL '1 hour') GROUP BY window_start, window_end, vendor_id;
+CREATE SINK sinks.trips FROM cdc.trips WITH (connector = 'iceberg', table = 'cdc.trips', partition_by = 'day(pickup_datetime)');
+CREATE SINK sinks.zones FROM views.zones WITH (connector = 'iceberg', table = 'views.zones');
+CREATE SINK sinks.windows FROM views.windows WITH (connector = 'iceberg', table = 'views.windows', partition_by = 'vendor_id');
+";
+
+/// A stream of numbers that only depends on the seed, for the instants of the kills.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+fn messages() -> Vec<Vec<u8>> {
+    let mut options = GeneratorOptions::new(Kind::Trips);
+    options.start_us = Some(1_741_000_000_000_000);
+    options.rate = Some(0.0);
+    let mut generator = Generator::new(&options, 0);
+    let mut chunks = Vec::new();
+    let mut count = 0;
+    while count < MESSAGES {
+        let mut bytes = Vec::new();
+        count += generator.fill(&mut bytes, 400, 0);
+        chunks.push(bytes);
+    }
+    chunks
+}
+
+#[test]
+fn fifty_kills_leave_the_tables_of_an_undisturbed_run() {
+    let disturbed = LakeDir::new(&[("10_lake.sql", SOURCES)]);
+    let undisturbed = LakeDir::new(&[("10_lake.sql", SOURCES)]);
+    let chunks = messages();
+    let append = |lake: &LakeDir, bytes: &[u8]| {
+        let path = lake.path().join("trips.ndjson");
+        std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
+    };
+    let mut seed = 20_250_303;
+    let per_kill = chunks.len().div_ceil(KILLS as usize);
+    for part in chunks.chunks(per_kill) {
+        let (first, second) = part.split_at(part.len() / 2);
+        first.iter().for_each(|bytes| append(&disturbed, bytes));
+        let running = disturbed.start(&["epochs.interval=60ms"]);
+        second.iter().for_each(|bytes| append(&disturbed, bytes));
+        running.kill_after(Duration::from_millis(80 + next(&mut seed) % 700));
+    }
+    disturbed.expect(&["run", "--once"]);
+    chunks.iter().for_each(|bytes| append(&undisturbed, bytes));
+    undisturbed.expect(&["run", "--once"]);
+
+    let (after, expected) = (disturbed.tables(), undisturbed.tables());
+    assert_eq!(after.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (table, rows) in &expected {
+        assert!(after[table] == *rows, "{table} differs: {} rows, expected {}", after[table].len(), rows.len());
+    }
+    assert!(expected["cdc.trips"].len() > MESSAGES / 2);
+    let epochs = disturbed.epochs();
+    assert!(epochs.len() > 10, "the kills left only {} epochs: they came too early to show anything", epochs.len());
+    for (at, (number, _)) in epochs.iter().enumerate() {
+        assert_eq!(*number, at as u64 + 1, "epochs have neither gaps nor repeats");
+    }
+    assert!(epochs.windows(2).all(|pair| pair[0].1 < pair[1].1), "timestamps only go forward");
+}

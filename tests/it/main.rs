@@ -1,0 +1,6 @@
+//! End-to-end tests: one binary for all of them.
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod process;
+mod runs;

@@ -1,0 +1,136 @@
+//! Runs with an end, by the real binary: what they answer, that a second one adds nothing, and how they fail.
+
+use crate::process::{LakeDir, real_data};
+
+const ORDERS: &str = "
+CREATE SOURCE shop.orders (id INTEGER, item TEXT, amount DECIMAL(10, 2))
+  WITH (connector = 'files', path = 'orders-*.csv', format = 'csv', header = 'true');
+CREATE MATERIALIZED VIEW shop.items AS SELECT item, count(*) AS orders, sum(amount) AS amount FROM shop.orders GROUP BY item;
+CREATE SINK sinks.orders FROM shop.orders WITH (connector = 'iceberg', table = 'shop.orders', mode = 'append');
+CREATE SINK sinks.items FROM shop.items WITH (connector = 'iceberg', table = 'shop.items');
+";
+
+#[test]
+fn a_second_run_adds_nothing_and_a_new_file_is_read_alone() {
+    let lake = LakeDir::new(&[("10_lake.sql", ORDERS), ("orders-1.csv", "id,item,amount\n1,tea,2.50\n2,milk,1.20\n3,tea,2.75\n")]);
+    let query = ["run", "--once", "--query", "SELECT * FROM shop.items ORDER BY item", "--format", "csv"];
+    assert_eq!(lake.expect(&query), "item,orders,amount\nmilk,1,1.20\ntea,2,5.25\n");
+    let (tables, epochs) = (lake.tables(), lake.epochs());
+    assert_eq!(epochs.len(), 1);
+    assert_eq!(tables["shop.orders"], ["1|tea|2.50", "2|milk|1.20", "3|tea|2.75"]);
+
+    assert_eq!(lake.expect(&query), "item,orders,amount\nmilk,1,1.20\ntea,2,5.25\n");
+    assert_eq!((lake.tables(), lake.epochs()), (tables, epochs), "nothing new, so nothing is written");
+
+    std::fs::write(lake.path().join("orders-2.csv"), "id,item,amount\n4,milk,1.30\n").unwrap();
+    let stats = lake.path().join("stats.json");
+    assert_eq!(lake.expect(&["run", "--once", "--stats", stats.to_str().unwrap()]), "");
+    let stats: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(stats).unwrap()).unwrap();
+    assert_eq!(stats["events"], 1, "only the new file is read");
+    assert_eq!(lake.tables()["shop.items"], ["milk|2|2.50", "tea|2|5.25"]);
+}
+
+#[test]
+fn broken_rows_are_put_aside_and_everything_else_is_right() {
+    let text = "id,item,amount\n1,tea,2.50\nx,milk,1.20\n3,tea\n4,\"milk,1.00\n5,milk,NaN\n6,milk,1.00\n";
+    let lake = LakeDir::new(&[("10_lake.sql", ORDERS), ("orders-1.csv", text)]);
+    let items = lake.expect(&["run", "--once", "--query", "SELECT * FROM shop.items ORDER BY item", "--format", "csv"]);
+    assert!(items.contains("milk,1,1.00"), "{items}");
+    let reasons = lake.expect(&["run", "--once", "--query", "SELECT position, reason FROM \"shop\".\"orders$errors\" ORDER BY position", "--format", "csv"]);
+    assert!(reasons.lines().count() > 3, "{reasons}");
+    assert!(reasons.contains("orders-1.csv:3"), "{reasons}");
+}
+
+#[test]
+fn mistakes_are_told_with_their_place_and_exit_codes() {
+    let lake = LakeDir::new(&[("10_lake.sql", "CREATE MATERIALIZED VIEW v AS\nSELECT nothing FROM nowhere;\n")]);
+    let output = lake.run(&["check"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("10_lake.sql:2:") && said.contains("nowhere"), "{said}");
+
+    let lake = LakeDir::new(&[("10_lake.sql", &ORDERS.replace("header", "haeder"))]);
+    let output = lake.run(&["check"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("did you mean header"), "{said}");
+
+    let lake = LakeDir::new(&[("10_lake.sql", ORDERS)]);
+    let output = lake.run(&["run", "--once"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("shop.orders") && said.contains("no file matches"), "{said}");
+
+    let output = lake.run(&["run", "--once", "--set", "engine.wrokers=1"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("engine.workers"));
+}
+
+#[test]
+fn a_running_lake_answers_takes_statements_and_stops_in_order() {
+    let lake = LakeDir::new(&[("10_lake.sql", "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT);\n")]);
+    let mut running = lake.start(&["epochs.interval=1h"]);
+    let url = running.http();
+    let ask = |sql: &str| {
+        let body = serde_json::json!({ "sql": sql }).to_string();
+        let output = std::process::Command::new("curl")
+            .args(["-s", "--retry", "20", "--retry-delay", "0", "--retry-all-errors", "-XPOST", "-H", "content-type: application/json", "-d", &body])
+            .arg(format!("{url}/api/v1/sql"))
+            .output()
+            .unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let mut first = ask("INSERT INTO t VALUES (1, 'one'), (2, 'two')");
+    while first["code"] == "unavailable" {
+        first = ask("INSERT INTO t VALUES (1, 'one'), (2, 'two')");
+    }
+    assert_eq!(first["success"], true, "{first}");
+    assert_eq!(ask("INSERT INTO t VALUES (1, 'again')")["code"], "duplicate_key");
+    assert_eq!(ask("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n, max(name) AS last FROM t")["success"], true);
+    assert_eq!(ask("SELECT * FROM v")["data"], serde_json::json!([{ "n": 2, "last": "two" }]));
+    assert_eq!(ask("UPDATE t SET name = 'zwei' WHERE id = 2")["success"], true);
+    assert_eq!(ask("DELETE FROM t WHERE id = 1")["success"], true);
+    assert_eq!(ask("SELECT * FROM v")["data"], serde_json::json!([{ "n": 1, "last": "zwei" }]));
+    assert!(ask("VERIFY MATERIALIZED VIEW v")["data"][0]["verdict"].as_str().unwrap().contains("0 differ"));
+    assert_eq!(running.terminate(), Some(0));
+
+    let mut again = lake.start(&[]);
+    let url = again.http();
+    let ask = |sql: &str| {
+        let body = serde_json::json!({ "sql": sql }).to_string();
+        let arguments = ["-s", "-XPOST", "-H", "content-type: application/json", "-d", &body];
+        let output = std::process::Command::new("curl").args(arguments).arg(format!("{url}/api/v1/sql")).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let mut rows = ask("SELECT t.name, v.n FROM t, v");
+    while rows["code"] == "unavailable" {
+        rows = ask("SELECT t.name, v.n FROM t, v");
+    }
+    assert_eq!(rows["data"], serde_json::json!([{ "name": "zwei", "n": 1 }]), "tables and views made at run time survive");
+}
+
+#[test]
+fn the_official_month_files_give_their_published_sums() {
+    let Some(data) = real_data() else { return };
+    let sql = format!(
+        "CREATE SOURCE green (lpep_pickup_datetime TIMESTAMP, \"PULocationID\" INTEGER, passenger_count SMALLINT, total_amount DECIMAL(10, 2))
+           WITH (connector = 'files', path = '{}/trips_green/*.parquet', format = 'parquet');
+         CREATE MATERIALIZED VIEW months AS SELECT count(*) AS trips, sum(total_amount) AS amount FROM green;
+         CREATE MATERIALIZED VIEW zones AS SELECT \"PULocationID\", count(*) AS trips, sum(total_amount) AS amount FROM green GROUP BY \"PULocationID\";",
+        data.display()
+    );
+    let lake = LakeDir::new(&[("10_lake.sql", &sql)]);
+    let sums = lake.expect(&["run", "--once", "--query", "SELECT * FROM months", "--format", "csv"]);
+    assert_eq!(sums, "trips,amount\n568368,11973673.21\n");
+    let verdicts = lake.expect(&["verify"]);
+    assert!(verdicts.contains("public.zones") && verdicts.lines().all(|line| line.ends_with(" 0 differ")), "{verdicts}");
+
+    let sql = format!(
+        "CREATE SOURCE orders (id BIGINT PRIMARY KEY, price DOUBLE PRECISION, quantity INTEGER)
+           WITH (connector = 'files', path = '{}/debezium/arroyo_postgres_orders/*.json', format = 'debezium-json', decimal.handling.mode = 'double');
+         CREATE MATERIALIZED VIEW total AS SELECT count(*) AS orders, round(sum(price * quantity), 2) AS amount FROM orders;",
+        data.display()
+    );
+    let lake = LakeDir::new(&[("10_lake.sql", &sql)]);
+    let total = lake.expect(&["run", "--once", "--query", "SELECT * FROM total", "--format", "csv"]);
+    assert_eq!(total, "orders,amount\n559,1700576.22\n");
+}
