@@ -3,9 +3,12 @@
 mod check;
 mod demo;
 mod explain;
+mod export;
 mod output;
 mod progress;
 mod run;
+mod sql;
+mod subscribe;
 mod verify;
 
 use livelake_actors::service::LakeError;
@@ -22,6 +25,12 @@ pub enum Command {
     Check(check::Check),
     /// Show how a view is maintained.
     Explain(explain::Explain),
+    /// Ask a running lake.
+    Sql(sql::Sql),
+    /// Follow a view of a running lake.
+    Subscribe(subscribe::Subscribe),
+    /// Write a view's rows to a file.
+    Export(export::Export),
     /// Recompute views from their inputs in batch, at one timestamp, and compare.
     Verify(verify::Verify),
 }
@@ -34,6 +43,9 @@ impl Command {
             Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Sql(sql) => sql.run(),
+            Command::Subscribe(subscribe) => subscribe.run(),
+            Command::Export(export) => export.run(),
             Command::Verify(verify) => verify.run(),
         }
     }
@@ -76,4 +88,19 @@ impl From<LakeError> for Failure {
 /// A failure from something with words.
 pub fn running(error: impl std::fmt::Display) -> Failure {
     Failure::Running(vec![error.to_string()])
+}
+
+/// What a running lake, or the way to it, said.
+pub fn refused(error: livelake_actors::client::ClientError) -> Failure {
+    use livelake_actors::client::ClientError;
+    let mut lines = vec![error.to_string()];
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        lines.push(format!("because: {cause}"));
+        source = cause.source();
+    }
+    match error {
+        ClientError::Refused { status, .. } if status < 500 => Failure::Usage(lines),
+        _ => Failure::Running(lines),
+    }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use livelake_actors::config::Config;
-use livelake_actors::http;
 use livelake_actors::lake::folder::LakeFolder;
 use livelake_actors::lake::once::RunStats;
 use livelake_actors::lake::{Lake, RunOptions};
 use livelake_actors::service::LakeService;
+use livelake_actors::{http, postgres};
 use livelake_queries::statement::{StatementKind, parse_statement};
 
 use super::{Failure, progress, running};
@@ -99,6 +99,8 @@ async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
     let service: Arc<dyn LakeService> = Arc::new(lake.clone());
     let web = http::serve(Arc::clone(&service), &config.http.bind, config.http.port).await.map_err(running)?;
     println!("http http://{}", web.address());
+    let wire = postgres::serve(Arc::clone(&service), &config.postgres.bind, config.postgres.port).await.map_err(running)?;
+    println!("postgres {}", wire.url());
     lake.start_sources();
     lake.flush().await?;
     lake.set_ready();
@@ -114,6 +116,7 @@ async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
         lake.flush().await?;
         lake.commit().await?;
         web.stop().await.map_err(running)?;
+        wire.stop().await;
         lake.engine().shutdown();
         Ok::<(), Failure>(())
     };
