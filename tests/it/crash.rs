@@ -69,7 +69,13 @@ fn fifty_kills_leave_the_tables_of_an_undisturbed_run() {
     chunks.iter().for_each(|bytes| append(&undisturbed, bytes));
     undisturbed.expect(&["run", "--once"]);
 
-    let (after, expected) = (disturbed.tables(), undisturbed.tables());
+    let (mut after, mut expected) = (disturbed.tables(), undisturbed.tables());
+    for tables in [&mut after, &mut expected] {
+        // an error row says when it was met, which is another time in another run
+        for row in tables.get_mut("cdc.trips$errors").unwrap() {
+            row.truncate(row.rfind('|').unwrap());
+        }
+    }
     assert_eq!(after.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     for (table, rows) in &expected {
         assert!(after[table] == *rows, "{table} differs: {} rows, expected {}", after[table].len(), rows.len());
