@@ -50,10 +50,13 @@ function shown(value) {
   if (typeof value === "object") return JSON.stringify(value);
   return String(value);
 }
+// A double's seventeen digits are noise to the eye: eight are shown, all of them stand in the cell's title.
 function cell(value) {
-  const text = shown(value);
+  const whole = shown(value);
+  const long = value instanceof Digits && (/\.\d{7,}/.test(whole) || /e/i.test(whole));
+  const text = long ? String(Number(Number(whole).toPrecision(8))) : whole;
   const made = element("td", text, value === null ? "null" : value instanceof Digits ? "num" : "");
-  if (text.length > 50) made.title = text;
+  if (long || text.length > 50) made.title = whole;
   return made;
 }
 
@@ -149,8 +152,8 @@ function showEpochs(epochs) {
   if (newest) $("epoch-note").textContent = `${span(now() - newest.committed_at)} ago, took ${newest.milliseconds} ms`;
   $("epochs").replaceChildren(...epochs.map((epoch) => {
     const row = element("tr");
-    const tables = epoch.tables.map(([name]) => name).join(", ");
-    const names = element("td", tables || "nothing changed");
+    const tables = epoch.tables.map(([name]) => name);
+    const names = element("td", tables.length > 3 ? `${tables.length} tables` : tables.join(", ") || "nothing changed");
     names.title = epoch.tables.map(([name, snapshot]) => `${name}: ${snapshot}`).join("\n");
     row.append(element("td", count(epoch.epoch), "num"), element("td", moment(epoch.as_of)), element("td", `${epoch.milliseconds} ms`, "num"), names);
     return row;
@@ -188,49 +191,76 @@ let rows = new Map();
 let columns = [];
 let order = { column: null, down: false };
 let paused = false;
+let whole = true;
+let settled = false;
+let latest = new Map();
 let dirty = false;
 let changesSeen = 0;
 
 function choose(name) {
   if (events) events.close();
+  events = null;
   followed = name || null;
   rows = new Map();
   columns = [];
   order = { column: null, down: false };
   changesSeen = 0;
+  settled = false;
+  latest = new Map();
   $("live").tHead.replaceChildren();
   $("live").tBodies[0].replaceChildren();
   $("live-empty").hidden = false;
   $("live-empty").textContent = followed ? "Waiting for rows…" : "Choose a view to follow it.";
   if (!followed) { $("live-state").textContent = ""; return; }
   history.replaceState(null, "", `#${encodeURIComponent(followed)}`);
-  const view = relations.get(followed);
-  // A big view's snapshot would fill the page's memory: then only what changes is shown.
-  const whole = !view || view.rows === null || view.rows <= ROWS_KEPT_MAX;
-  events = new EventSource(`/api/v1/views/${encodeURIComponent(followed)}/subscribe?snapshot=${whole}`);
-  events.onopen = () => { $("live-state").textContent = whole ? "live" : `live: changes only (${count(view.rows)} rows)`; };
-  events.onmessage = (event) => take(parse(event.data), view ? view.key : []);
-  events.addEventListener("error", (event) => {
-    if (event.data) { $("live-state").textContent = JSON.parse(event.data).message; events.close(); return; }
-    $("live-state").textContent = events.readyState === EventSource.CLOSED ? "this relation cannot be followed" : "reconnecting…";
+  open(followed);
+}
+
+// A big relation's snapshot would fill the page's memory: of such only what changes is shown.
+async function isSmall(name) {
+  const quoted = name.split(".").map((part) => `"${part.replaceAll('"', '""')}"`).join(".");
+  const answer = await (await fetch("/api/v1/sql", {
+    method: "POST",
+    headers: { "content-type": "application/json", accept: "application/json" },
+    body: JSON.stringify({ sql: `SELECT count(*) AS rows FROM (SELECT 1 FROM ${quoted} LIMIT ${ROWS_KEPT_MAX + 1})` }),
+  })).json();
+  return answer.success && answer.data[0].rows <= ROWS_KEPT_MAX;
+}
+
+async function open(name) {
+  $("live-state").textContent = "opening…";
+  whole = await isSmall(name).catch(() => false);
+  // Another one may have been chosen meanwhile.
+  if (name !== followed) return;
+  const view = relations.get(name);
+  const source = new EventSource(`/api/v1/views/${encodeURIComponent(name)}/subscribe?snapshot=${whole}`);
+  events = source;
+  source.onopen = () => { $("live-state").textContent = whole ? "live" : "live: a big relation, so only what changes is shown"; };
+  source.onmessage = (event) => { if (source === events) take(parse(event.data), view ? view.key : []); };
+  source.addEventListener("error", (event) => {
+    if (source !== events) return;
+    if (event.data) { $("live-state").textContent = JSON.parse(event.data).message; source.close(); return; }
+    $("live-state").textContent = source.readyState === EventSource.CLOSED ? "this relation cannot be followed" : "reconnecting…";
   });
 }
 
 function take(message, key) {
-  if (message.progress) { sweep(); return; }
-  const at = number(message.as_of);
+  if (message.progress) { settled = true; sweep(); return; }
   for (const { diff, row } of message.changes) {
-    const whole = JSON.stringify(row);
-    const id = key.length ? JSON.stringify(key.map((column) => row[column])) : whole;
+    const text = JSON.stringify(row);
+    const id = key.length ? JSON.stringify(key.map((column) => row[column])) : text;
     const known = rows.get(id);
     changesSeen += 1;
     if (!columns.length) columns = Object.keys(row);
     if (number(diff) > 0) {
-      const before = known && known.row;
-      const changed = before && known.whole !== whole ? columns.filter((column) => shown(before[column]) !== shown(row[column])) : [];
-      const copies = known && known.whole === whole && !known.gone ? known.copies + number(diff) : number(diff);
-      rows.set(id, { row, whole, copies, at: performance.now(), isNew: !known, changed, gone: false, as_of: at });
-    } else if (known && known.whole === whole) {
+      // What to compare with, for the highlight only: the key's earlier row, else the last one that began alike.
+      const alike = shown(row[columns[0]]);
+      const before = known ? known.row : key.length ? undefined : latest.get(alike);
+      if (!key.length) latest.set(alike, row);
+      const changed = before ? columns.filter((column) => shown(before[column]) !== shown(row[column])) : [];
+      const copies = known && known.text === text && !known.gone ? known.copies + number(diff) : number(diff);
+      rows.set(id, { row, text, copies, at: performance.now(), isNew: settled && !before, changed, gone: false });
+    } else if (known && known.text === text) {
       known.copies += number(diff);
       known.gone = known.copies <= 0;
     }
@@ -245,6 +275,7 @@ function sweep() {
     const oldest = [...rows].sort((a, b) => a[1].at - b[1].at).slice(0, rows.size - ROWS_KEPT_MAX);
     for (const [id] of oldest) rows.delete(id);
   }
+  if (latest.size > 2 * ROWS_KEPT_MAX) latest = new Map();
 }
 
 function compare(a, b) {
@@ -293,7 +324,7 @@ function draw() {
   $("live-empty").hidden = entries.length > 0;
   $("live-empty").textContent = all ? "No row matches the filter." : "No rows.";
   const shownRows = Math.min(entries.length, ROWS_SHOWN_MAX);
-  $("live-state").textContent = `${count(shownRows)} of ${count(all)} rows · ${count(changesSeen)} changes`;
+  $("live-state").textContent = `${count(shownRows)} of ${count(all)} ${whole ? "rows" : "changed rows"} · ${count(changesSeen)} changes seen`;
 }
 setInterval(draw, 250);
 
