@@ -10,6 +10,10 @@ use clap::Parser;
 
 use crate::commands::{Command, Failure};
 
+/// Batches are allocated on one thread and freed on another; the system's allocator keeps such memory for each thread apart.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// SQL views over change streams and files, always up to date, committed to Apache Iceberg.
 #[derive(Debug, Parser)]
 #[command(name = "livelake", version, about, max_term_width = 120)]

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::sources::{Position, Positions};
 
 /// Decoded bytes that may be under way before feeders have to wait.
-const IN_FLIGHT_BYTES_MAX: usize = 96 << 20;
+const IN_FLIGHT_BYTES_MAX: usize = 24 << 20;
 /// How often the clock ticks while nothing comes.
 const IDLE_TICK: Duration = Duration::from_millis(200);
 

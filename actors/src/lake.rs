@@ -42,7 +42,7 @@ use crate::lake::failure::internal;
 use crate::lake::folder::LakeFolder;
 use crate::lake::store::{SinkPlan, Store, sink_plans};
 use crate::service::LakeError;
-use crate::sink_driver::{CommitNow, EpochList, SinkDriver};
+use crate::sink_driver::{CommitNow, EpochList, Settle, SinkDriver};
 
 /// How to run a lake.
 #[derive(Clone, Debug)]
@@ -368,6 +368,15 @@ impl Lake {
             // one that is gone has stopped
             let _ = feeder.send(StopFeeding).await;
         }
+    }
+
+    /// Stops the engine once what was committed has been tidied up.
+    pub async fn close(&self) {
+        if let Some(sinks) = self.0.sinks.get() {
+            // a driver that is gone has nothing to tidy up
+            let _ = sinks.driver.send(Settle).await;
+        }
+        self.0.engine.shutdown();
     }
 
     /// Messages, lines and rows that all sources have read, and their bytes.

@@ -338,6 +338,21 @@ impl Handler<CommitNow> for SinkDriver {
     }
 }
 
+/// Wait until files that nobody reaches any more are deleted.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Settle;
+
+impl Handler<Settle> for SinkDriver {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Settle, _: &mut Self::Context) -> Self::Result {
+        let state = Arc::clone(&self.state);
+        let work = async move { state.lock().await.store.tables.settle().await };
+        Box::pin(work.into_actor(self))
+    }
+}
+
 /// Follow one more relation, or stop following those of a table.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), LakeError>")]

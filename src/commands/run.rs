@@ -58,8 +58,7 @@ impl Run {
         let config = Config::load(&self.dir, &|| std::env::vars().collect(), &sets)
             .map_err(|error| Failure::Usage(vec![error.to_string()]))?;
         let folder = LakeFolder::load(&self.dir)?;
-        let system = actix::System::with_tokio_rt(runtime);
-        system.block_on(async move { if self.once { self.once(folder, &config).await } else { serve(folder, &config).await } })
+        in_system(async move { if self.once { self.once(folder, &config).await } else { serve(folder, &config).await } })
     }
 
     async fn once(&self, folder: LakeFolder, config: &Config) -> Result<(), Failure> {
@@ -88,7 +87,7 @@ impl Run {
             std::fs::write(path, text).map_err(|error| running(format!("cannot write {}: {error}", path.display())))?;
         }
         report(&lake, &stats);
-        lake.engine().shutdown();
+        lake.close().await;
         Ok(())
     }
 }
@@ -117,7 +116,7 @@ async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
         lake.commit().await?;
         web.stop().await.map_err(running)?;
         wire.stop().await;
-        lake.engine().shutdown();
+        lake.close().await;
         Ok::<(), Failure>(())
     };
     match tokio::time::timeout(DRAIN_MAX, drain).await {
@@ -156,8 +155,18 @@ fn report(lake: &Lake, stats: &RunStats) {
     );
 }
 
+/// Runs a future in an actor system of its own.
+///
+/// The system is not taken down afterwards: actors that still have timers cannot be dropped outside of it, and the process ends here.
+pub fn in_system(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let system = actix::System::with_tokio_rt(runtime);
+    let outcome = system.block_on(work);
+    std::mem::forget(system);
+    outcome
+}
+
 /// Actors and servers on few threads; the heavy work is the engine's and the readers'.
-pub fn runtime() -> tokio::runtime::Runtime {
+fn runtime() -> tokio::runtime::Runtime {
     // without a runtime there is nothing to run and nobody to tell but this
     #[allow(clippy::expect_used)]
     tokio::runtime::Builder::new_multi_thread()

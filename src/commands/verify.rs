@@ -41,8 +41,7 @@ impl Verify {
             None => folder.catalog.of_kind(RelationKind::MaterializedView).cloned().collect(),
         };
         let asked_for = folder.catalog.iter().filter(|relation| relation.is_base()).map(|relation| relation.id).collect();
-        let system = actix::System::with_tokio_rt(super::run::runtime);
-        system.block_on(async move {
+        super::run::in_system(async move {
             let lake = Lake::build(folder, &config, RunOptions { once: true, asked_for }, 0, Default::default())?;
             lake.read_all().await?;
             let as_of = lake.newest();
