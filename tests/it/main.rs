@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod incremental;
+mod layering;
 mod process;
 mod runs;

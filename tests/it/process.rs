@@ -81,7 +81,8 @@ impl LakeDir {
         let options = self.options();
         runtime().block_on(async move {
             let lake = Lake::open_reader(&options).await.unwrap();
-            let mut epochs: Vec<_> = lake.epochs(usize::MAX >> 1).await.unwrap().iter().map(|epoch| (epoch.number, epoch.timestamp)).collect();
+            let mut epochs: Vec<_> =
+                lake.epochs(usize::MAX >> 1).await.unwrap().iter().map(|epoch| (epoch.number, epoch.timestamp)).collect();
             epochs.reverse();
             epochs
         })
@@ -112,7 +113,9 @@ async fn rows(lake: &Lake, table: &TableName, schema: arrow::datatypes::SchemaRe
 fn as_text(batch: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::default().with_null("NULL");
     let columns: Vec<_> = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
-    (0..batch.num_rows()).map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|")).collect()
+    (0..batch.num_rows())
+        .map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|"))
+        .collect()
 }
 
 /// A process that is killed when it goes out of scope.

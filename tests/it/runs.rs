@@ -12,7 +12,8 @@ CREATE SINK sinks.items FROM shop.items WITH (connector = 'iceberg', table = 'sh
 
 #[test]
 fn a_second_run_adds_nothing_and_a_new_file_is_read_alone() {
-    let lake = LakeDir::new(&[("10_lake.sql", ORDERS), ("orders-1.csv", "id,item,amount\n1,tea,2.50\n2,milk,1.20\n3,tea,2.75\n")]);
+    let lake =
+        LakeDir::new(&[("10_lake.sql", ORDERS), ("orders-1.csv", "id,item,amount\n1,tea,2.50\n2,milk,1.20\n3,tea,2.75\n")]);
     let query = ["run", "--once", "--query", "SELECT * FROM shop.items ORDER BY item", "--format", "csv"];
     assert_eq!(lake.expect(&query), "item,orders,amount\nmilk,1,1.20\ntea,2,5.25\n");
     let (tables, epochs) = (lake.tables(), lake.epochs());
@@ -36,7 +37,14 @@ fn broken_rows_are_put_aside_and_everything_else_is_right() {
     let lake = LakeDir::new(&[("10_lake.sql", ORDERS), ("orders-1.csv", text)]);
     let items = lake.expect(&["run", "--once", "--query", "SELECT * FROM shop.items ORDER BY item", "--format", "csv"]);
     assert!(items.contains("milk,1,1.00"), "{items}");
-    let reasons = lake.expect(&["run", "--once", "--query", "SELECT position, reason FROM \"shop\".\"orders$errors\" ORDER BY position", "--format", "csv"]);
+    let reasons = lake.expect(&[
+        "run",
+        "--once",
+        "--query",
+        "SELECT position, reason FROM \"shop\".\"orders$errors\" ORDER BY position",
+        "--format",
+        "csv",
+    ]);
     assert!(reasons.lines().count() > 3, "{reasons}");
     assert!(reasons.contains("orders-1.csv:3"), "{reasons}");
 }

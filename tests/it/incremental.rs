@@ -1,0 +1,242 @@
+//! The proof that a maintained view is its query's batch answer: after every tick, for random histories, on one to three workers.
+//!
+//! Views are planned from SQL text by the real planner, some before any data, some between ticks. After each tick every view's rows are
+//! read from the engine and compared with DataFusion's answer to the same query over the base relations at that timestamp.
+//! LIVELAKE_PROOF_CASES sets how many histories are tried.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use arrow::array::{
+    ArrayRef, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use livelake_actors::lake::reader::EngineReader;
+use livelake_dataflow::handle::{EngineConfig, EngineHandle};
+use livelake_dataflow::plan::RelationId;
+use livelake_dataflow::protocol::{Envelope, InputBatch, Op, PeekRequest, SourceSpec, ViewSpec};
+use livelake_queries::RelationName;
+use livelake_queries::catalog::{Catalog, Relation};
+use livelake_queries::plan::{StoredColumns, view_plan};
+use livelake_queries::statement::parse_script;
+use livelake_queries::verify::{compare, expected};
+use proptest::prelude::*;
+
+const RELATIONS: &str = "
+CREATE SOURCE trips (id INTEGER PRIMARY KEY, zone INTEGER, vendor TEXT, miles DOUBLE PRECISION, fare DECIMAL(10, 2), at TIMESTAMP)
+  WITH (connector = 'files', path = 'x.csv');
+CREATE SOURCE zones (zone INTEGER PRIMARY KEY, name TEXT, weight BIGINT) WITH (connector = 'files', path = 'x.csv');
+CREATE SOURCE notes (zone INTEGER, note TEXT) WITH (connector = 'files', path = 'x.csv');";
+
+const VIEWS: [&str; 30] = [
+    "SELECT id, miles * 2 AS twice, upper(vendor) AS vendor FROM trips WHERE zone > 1 AND miles >= 0.5",
+    "SELECT zone, count(*) AS n, count(vendor) AS v, sum(fare) AS s, avg(miles) AS a FROM trips GROUP BY zone",
+    "SELECT zone, min(miles) AS least, max(fare) AS most, min(vendor) AS first, max(at) AS last FROM trips GROUP BY zone",
+    "SELECT zone, count(DISTINCT vendor) AS vendors, sum(DISTINCT zone) AS zones, count(*) AS n FROM trips GROUP BY zone",
+    "SELECT vendor, var_samp(fare) AS v, stddev_pop(fare) AS d, corr(CAST(id AS DOUBLE PRECISION), CAST(fare AS DOUBLE PRECISION)) AS c FROM trips GROUP BY vendor",
+    "SELECT count(*) AS n, sum(miles) AS s, max(vendor) AS m, min(id) AS i FROM trips",
+    "SELECT zone, count(*) FILTER (WHERE fare > 5) AS dear, sum(fare) FILTER (WHERE vendor = 'a') AS a FROM trips GROUP BY zone",
+    "SELECT zone, count(*) AS n FROM trips GROUP BY zone HAVING count(*) > 1",
+    "SELECT zone % 2 AS odd, count(*) AS n FROM trips GROUP BY zone % 2",
+    "SELECT DISTINCT zone, vendor FROM trips",
+    "SELECT zone FROM trips UNION SELECT zone FROM zones",
+    "SELECT zone, vendor AS name FROM trips UNION ALL SELECT zone, name FROM zones",
+    "SELECT t.id, z.name, t.fare FROM trips t JOIN zones z ON z.zone = t.zone",
+    "SELECT z.name, n.note, count(*) AS n, sum(t.fare) AS s FROM trips t JOIN zones z ON z.zone = t.zone JOIN notes n ON n.zone = z.zone GROUP BY z.name, n.note",
+    "SELECT a.id, b.id AS other FROM trips a JOIN trips b ON a.zone = b.zone AND a.id < b.id",
+    "SELECT z.zone, z.name, t.id FROM zones z LEFT JOIN trips t ON t.zone = z.zone",
+    "SELECT zone, name FROM zones WHERE EXISTS (SELECT 1 FROM trips WHERE trips.zone = zones.zone)",
+    "SELECT window_start, zone, count(*) AS n, sum(fare) AS s FROM TUMBLE(trips, at, INTERVAL '5 minutes') GROUP BY window_start, window_end, zone",
+    "SELECT window_start, window_end, count(*) AS n FROM HOP(trips, at, INTERVAL '2 minutes', INTERVAL '6 minutes') GROUP BY window_start, window_end",
+    "SELECT id, fare FROM trips ORDER BY fare DESC NULLS LAST, id LIMIT 3 OFFSET 1",
+    "SELECT zone, id, place FROM (SELECT zone, id, row_number() OVER (PARTITION BY zone ORDER BY fare DESC, id) AS place FROM trips) r WHERE place <= 2",
+    "SELECT DISTINCT ON (zone) zone, id, at FROM trips ORDER BY zone, at DESC, id",
+    "SELECT CASE WHEN miles > 1 THEN 'far' WHEN miles IS NULL THEN 'unknown' ELSE 'near' END AS how, count(*) AS n FROM trips GROUP BY 1",
+    "WITH per_zone AS (SELECT zone, sum(fare) AS s FROM trips GROUP BY zone) SELECT max(s) AS most, count(*) AS n FROM per_zone",
+    "SELECT z.name, v.n FROM v1 v JOIN zones z ON z.zone = v.zone",
+    "SELECT date_trunc('hour', at) AS hour, extract(minute FROM at) AS minute, count(*) AS n FROM trips GROUP BY 1, 2",
+    "SELECT id, at FROM trips WHERE at > now() - INTERVAL '3 minutes' AND at <= now()",
+    "SELECT zone, count(*) AS n FROM trips WHERE at > now() - INTERVAL '2 minutes' GROUP BY zone",
+    "SELECT note, count(*) AS n, bool_and(zone > 1) AS every_one, bool_or(zone > 2) AS any_one FROM notes GROUP BY note",
+    "SELECT zone FROM zones EXCEPT SELECT zone FROM trips",
+];
+
+/// A change of trips: id, zone, vendor, miles, cents, minute; and whether it deletes.
+type Trip = (i32, Option<i32>, Option<u8>, Option<f64>, Option<i64>, Option<i64>, bool);
+type Tick = (Vec<Trip>, Vec<(i32, Option<u8>, Option<i64>, bool)>, Vec<(Option<i32>, u8, bool)>);
+
+fn letters(values: impl Iterator<Item = Option<u8>>) -> ArrayRef {
+    Arc::new(values.map(|value| value.map(|value| ["a", "b", "C", ""][value as usize % 4])).collect::<StringArray>())
+}
+
+fn ops(deletes: impl Iterator<Item = bool>, put: Op, away: Op) -> Option<Vec<u8>> {
+    Some(deletes.map(|delete| if delete { away as u8 } else { put as u8 }).collect())
+}
+
+fn batch(relation: &Relation, columns: Vec<ArrayRef>) -> RecordBatch {
+    RecordBatch::try_new(relation.visible_schema(), columns).unwrap()
+}
+
+fn trips(relation: &Relation, changes: &[Trip]) -> InputBatch {
+    let decimals =
+        changes.iter().map(|c| c.4.map(i128::from)).collect::<Decimal128Array>().with_precision_and_scale(10, 2).unwrap();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(changes.iter().map(|c| Some(c.0)).collect::<Int32Array>()),
+        Arc::new(changes.iter().map(|c| c.1).collect::<Int32Array>()),
+        letters(changes.iter().map(|c| c.2)),
+        Arc::new(changes.iter().map(|c| c.3).collect::<Float64Array>()),
+        Arc::new(decimals),
+        Arc::new(changes.iter().map(|c| c.5.map(|minute| minute * 60_000_000)).collect::<TimestampMicrosecondArray>()),
+    ];
+    InputBatch::Rows { rows: batch(relation, columns), ops: ops(changes.iter().map(|c| c.6), Op::Upsert, Op::Delete) }
+}
+
+/// An engine, the catalog, and the views that were made.
+struct Lake {
+    engine: EngineHandle,
+    catalog: Arc<Catalog>,
+    stored: StoredColumns,
+    views: Vec<Arc<Relation>>,
+    notes: Vec<(Option<i32>, u8)>,
+}
+
+impl Lake {
+    fn new(workers: usize) -> Lake {
+        let engine = EngineHandle::start(&EngineConfig { workers, retention_us: 0 }).unwrap();
+        let mut catalog = Catalog::new();
+        for statement in parse_script(RELATIONS, None).unwrap() {
+            catalog.create(&statement).unwrap();
+        }
+        let mut stored = StoredColumns::default();
+        for relation in catalog.iter() {
+            stored.0.insert(relation.id, (0..relation.visible).collect());
+            let envelope = if relation.key.is_empty() { Envelope::Append } else { Envelope::Upsert };
+            let (name, key) = (relation.name.to_string(), relation.key.clone());
+            engine
+                .create_source(SourceSpec { id: relation.id, name, schema: relation.visible_schema(), key, envelope, keep: true })
+                .unwrap();
+        }
+        Lake { engine, catalog: Arc::new(catalog), stored, views: Vec::new(), notes: Vec::new() }
+    }
+
+    fn relation(&self, name: &str) -> Arc<Relation> {
+        Arc::clone(self.catalog.get(&RelationName::parse(name)).unwrap())
+    }
+
+    fn create(&mut self, number: usize) {
+        let sql = format!("CREATE MATERIALIZED VIEW v{number} AS {};", VIEWS[number]);
+        let mut catalog = self.catalog.as_ref().clone();
+        for statement in parse_script(&sql, None).unwrap() {
+            catalog.create(&statement).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+        self.catalog = Arc::new(catalog);
+        let view = self.relation(&format!("v{number}"));
+        let planned = view_plan(&self.catalog, view.id, &self.stored).unwrap();
+        self.engine
+            .create_view(ViewSpec { id: view.id, name: format!("v{number}"), plan: planned.plan, key: planned.key })
+            .unwrap();
+        self.views.push(view);
+    }
+
+    fn push(&mut self, tick: &Tick) {
+        let (trips_relation, zones, notes) = (self.relation("trips"), self.relation("zones"), self.relation("notes"));
+        for chunk in tick.0.chunks(4) {
+            self.engine.push(trips_relation.id, trips(&trips_relation, chunk)).unwrap();
+        }
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(tick.1.iter().map(|c| Some(c.0)).collect::<Int32Array>()),
+            letters(tick.1.iter().map(|c| c.1)),
+            Arc::new(tick.1.iter().map(|c| c.2).collect::<Int64Array>()),
+        ];
+        let deletes = ops(tick.1.iter().map(|c| c.3), Op::Upsert, Op::Delete);
+        self.engine.push(zones.id, InputBatch::Rows { rows: batch(&zones, columns), ops: deletes }).unwrap();
+        // only what is there can be retracted
+        let mut changes = Vec::new();
+        for (zone, note, retract) in &tick.2 {
+            match self.notes.iter().position(|known| known == &(*zone, *note)) {
+                Some(at) if *retract => {
+                    self.notes.remove(at);
+                    changes.push((*zone, *note, true));
+                }
+                _ if *retract => {}
+                _ => {
+                    self.notes.push((*zone, *note));
+                    changes.push((*zone, *note, false));
+                }
+            }
+        }
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(changes.iter().map(|c| c.0).collect::<Int32Array>()), letters(changes.iter().map(|c| Some(c.1)))];
+        let retractions = ops(changes.iter().map(|c| c.2), Op::Insert, Op::Retract);
+        self.engine.push(notes.id, InputBatch::Rows { rows: batch(&notes, columns), ops: retractions }).unwrap();
+    }
+
+    fn rows(&self, id: RelationId, as_of: u64) -> Vec<RecordBatch> {
+        let (send, receive) = channel();
+        let request = PeekRequest { id, as_of, key: None, limit: None, projection: None };
+        self.engine.peek(request, Box::new(move |answer| send.send(answer).unwrap()));
+        receive.recv_timeout(Duration::from_secs(120)).unwrap().unwrap()
+    }
+
+    fn check(&self, as_of: u64, runtime: &tokio::runtime::Runtime) {
+        for view in &self.views {
+            let reader =
+                EngineReader { engine: self.engine.clone(), catalog: Arc::clone(&self.catalog), stored: self.stored.clone() };
+            let wanted = runtime.block_on(expected(&self.catalog, Arc::new(reader), as_of, view.id)).unwrap();
+            let actual = self.rows(view.id, as_of);
+            let differences = compare(&view.schema, &wanted, &actual).unwrap();
+            assert!(differences.is_empty(), "{} at {as_of}: {differences:?}\n{}", view.name, view.sql);
+        }
+    }
+}
+
+fn miles() -> impl Strategy<Value = f64> {
+    prop_oneof![4 => (0..40i32).prop_map(|tenths| f64::from(tenths) / 10.0), 1 => Just(f64::NAN), 1 => Just(-0.0), 1 => Just(1e15), 1 => Just(-1e-9)]
+}
+
+fn tick() -> impl Strategy<Value = Tick> {
+    let some = |range: std::ops::Range<i64>| proptest::option::weighted(0.9, range);
+    let zone = || proptest::option::weighted(0.9, 0..4i32);
+    let trip = (
+        0..10i32,
+        zone(),
+        proptest::option::weighted(0.9, 0..4u8),
+        proptest::option::weighted(0.9, miles()),
+        some(-200..2000),
+        some(0..12),
+        prop::bool::weighted(0.25),
+    );
+    let zones = (0..4i32, proptest::option::of(0..4u8), some(0..9), prop::bool::weighted(0.3));
+    (
+        prop::collection::vec(trip, 0..9),
+        prop::collection::vec(zones, 0..3),
+        prop::collection::vec((zone(), 0..3u8, prop::bool::weighted(0.4)), 0..4),
+    )
+}
+
+fn cases() -> u32 {
+    std::env::var("LIVELAKE_PROOF_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_view_is_its_batch_answer_after_every_tick(ticks in prop::collection::vec(tick(), 1..7), workers in 1..4usize, early in 0..30usize, from in 0..6usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut lake = Lake::new(workers);
+        // the view that another one reads comes first, then some before the data and the rest between two ticks
+        lake.create(1);
+        (0..VIEWS.len()).filter(|number| *number != 1 && number % 30 <= early).for_each(|number| lake.create(number));
+        for (at, changes) in ticks.iter().enumerate() {
+            if at == from {
+                (0..VIEWS.len()).filter(|number| *number != 1 && number % 30 > early).for_each(|number| lake.create(number));
+            }
+            lake.push(changes);
+            // two minutes a tick, so that rows enter and leave temporal filters
+            let as_of = lake.engine.advance_to((at as u64 + 1) * 120_000_000);
+            lake.check(as_of, &runtime);
+        }
+        lake.engine.shutdown();
+    }
+}
