@@ -216,8 +216,9 @@ impl LakeService for Double {
         vec![
             Self::status("city.plain", RelationKind::View, Arc::clone(&schemas.0), &[]),
             Self::status("city.zones", RelationKind::MaterializedView, Arc::clone(&schemas.0), &["id"]),
-            Self::status("public.feed", RelationKind::Source, schemas.0, &["id"]),
-            Self::status("public.notes", RelationKind::Table, schemas.1, &["id"]),
+            // As the lake writes them: public is left out.
+            Self::status("feed", RelationKind::Source, schemas.0, &["id"]),
+            Self::status("notes", RelationKind::Table, schemas.1, &["id"]),
         ]
     }
 

@@ -23,6 +23,7 @@ mod catalog;
 mod copy;
 mod copy_in;
 mod copy_out;
+mod cursor;
 mod error;
 mod extended;
 mod handlers;

@@ -51,6 +51,19 @@ pub struct RelationStatus {
     pub sql: String,
 }
 
+impl RelationStatus {
+    /// Schema and name; a name without schema lives in `public`.
+    pub fn parts(&self) -> (&str, &str) {
+        self.name.split_once('.').unwrap_or(("public", &self.name))
+    }
+
+    /// `schema.name`, the schema always being written.
+    pub fn full_name(&self) -> String {
+        let (schema, name) = self.parts();
+        format!("{schema}.{name}")
+    }
+}
+
 /// A source and how its reading goes.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceStatus {

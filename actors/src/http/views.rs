@@ -93,7 +93,7 @@ pub(super) fn parse_query<T: serde::de::DeserializeOwned>(request: &HttpRequest)
 pub(super) fn find(service: &dyn LakeService, name: &str) -> Result<RelationStatus, LakeError> {
     let full = if name.contains('.') { name.to_owned() } else { format!("public.{name}") };
     let mut relations = service.relations();
-    if let Some(index) = relations.iter().position(|relation| relation.name == full) {
+    if let Some(index) = relations.iter().position(|relation| relation.full_name() == full) {
         return Ok(relations.swap_remove(index));
     }
     let nearest = relations

@@ -25,7 +25,7 @@ use pgwire::error::PgWireResult;
 
 use super::error::{of_datafusion, wire};
 use super::handlers::Rows;
-use crate::service::{LakeService, RelationKind};
+use crate::service::{LakeService, RelationKind, RelationStatus};
 use crate::statements::tokens;
 
 mod functions;
@@ -73,7 +73,7 @@ impl Catalog {
         setup_pg_catalog(&context, DATABASE, EmptyContextProvider).map_err(|error| *error)?;
         let system = context.catalog(DATABASE).and_then(|catalog| catalog.schema("pg_catalog"));
         let system = system.ok_or_else(|| DataFusionError::Configuration("pg_catalog is not registered".to_owned()))?;
-        functions::register(&context);
+        functions::register(&context, &service);
         let system = Arc::new(System { fixed: system, service: Arc::clone(&service) });
         context.register_catalog(DATABASE, Arc::new(Database { service, system }));
         Ok(Self { context, parser: PostgresCompatibilityParser::new() })
@@ -112,13 +112,45 @@ impl Catalog {
     }
 
     async fn plan(&self, sql: &str) -> PgWireResult<LogicalPlan> {
-        let mut statements = self.parser.parse(sql).map_err(|error| wire("42601", error.to_string(), None))?;
+        let sql = without_array_queries(sql);
+        let mut statements = self.parser.parse(&sql).map_err(|error| wire("42601", error.to_string(), None))?;
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
             return Err(wire("42601", "one statement is expected", None));
         };
         let state = self.context.state();
         state.statement_to_plan(Statement::Statement(Box::new(statement))).await.map_err(|error| of_datafusion(&error))
     }
+}
+
+/// `ARRAY(SELECT …)`, which DataFusion does not know, as an empty array: the catalog's queries build lists of rights, roles and options with
+/// it, of which there are none here.
+fn without_array_queries(sql: &str) -> String {
+    let tokens = tokens(sql);
+    let mut out = String::with_capacity(sql.len());
+    let mut at = 0;
+    while at < tokens.len() {
+        let is = |offset: usize, word: &str| tokens.get(at + offset).is_some_and(|token| token.eq_ignore_ascii_case(word));
+        if is(0, "array") && is(1, "(") && is(2, "select") {
+            let mut depth = 0_usize;
+            let end = tokens[at + 1..].iter().position(|token| {
+                match *token {
+                    "(" => depth += 1,
+                    ")" => depth -= 1,
+                    _ => {}
+                }
+                depth == 0
+            });
+            out.push_str(" make_array('') ");
+            at += end.map_or(tokens.len() - at, |end| end + 2);
+            continue;
+        }
+        // What stood between the tokens is kept: operators are several tokens.
+        let next = tokens.get(at + 1).map_or(sql.len(), |next| next.as_ptr() as usize - sql.as_ptr() as usize);
+        let start = tokens[at].as_ptr() as usize - sql.as_ptr() as usize;
+        out.push_str(&sql[start..next]);
+        at += 1;
+    }
+    out
 }
 
 /// The database: schemas as the lake has them now, and the system's.
@@ -179,14 +211,18 @@ impl SchemaProvider for LakeSchema {
     }
 
     fn table_names(&self) -> Vec<String> {
-        let prefix = format!("{}.", self.name);
         let relations = self.service.relations();
-        relations.iter().filter_map(|relation| relation.name.strip_prefix(&prefix)).map(str::to_owned).collect()
+        relations
+            .iter()
+            .map(RelationStatus::parts)
+            .filter(|(schema, _)| *schema == self.name)
+            .map(|(_, name)| name.to_owned())
+            .collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let full_name = self.full_name(name);
-        let Some(relation) = self.service.relations().into_iter().find(|relation| relation.name == full_name) else {
+        let Some(relation) = self.service.relations().into_iter().find(|relation| relation.full_name() == full_name) else {
             return Ok(None);
         };
         let (session, _) = self.service.session().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
@@ -199,7 +235,7 @@ impl SchemaProvider for LakeSchema {
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {
         let full_name = self.full_name(name);
-        let relation = self.service.relations().into_iter().find(|relation| relation.name == full_name);
+        let relation = self.service.relations().into_iter().find(|relation| relation.full_name() == full_name);
         Ok(relation.map(|relation| match relation.kind {
             RelationKind::View | RelationKind::MaterializedView => TableType::View,
             _ => TableType::Base,
@@ -208,7 +244,7 @@ impl SchemaProvider for LakeSchema {
 
     fn table_exist(&self, name: &str) -> bool {
         let full_name = self.full_name(name);
-        self.service.relations().iter().any(|relation| relation.name == full_name)
+        self.service.relations().iter().any(|relation| relation.full_name() == full_name)
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) struct CopyIn {
 impl CopyIn {
     pub(super) async fn open(backend: &Backend, table: &str, columns: &[String], options: Options) -> PgWireResult<Self> {
         let relations = backend.service.relations();
-        let relation = relations.into_iter().find(|relation| relation.name == table);
+        let relation = relations.into_iter().find(|relation| relation.full_name() == table);
         let relation = relation
             .ok_or_else(|| wire("42P01", format!("there is no table {table}"), Some("SHOW TABLES lists them".to_owned())))?;
         if relation.kind != RelationKind::Table {

@@ -23,6 +23,7 @@ use super::catalog::Catalog;
 use super::copy::{Copy, Direction};
 use super::copy_in::CopyIn;
 use super::copy_out::CopyOut;
+use super::cursor::CursorStatement;
 use super::error::{not_supported, of_lake, wire};
 use super::session::{Local, Session};
 use crate::service::LakeService;
@@ -77,6 +78,9 @@ impl Backend {
                 }
             };
         }
+        if let Some(statement) = CursorStatement::parse(sql)? {
+            return session.cursors.run(self, session, statement, parameters).await;
+        }
         refuse_subscribe(sql)?;
         if self.catalog.answers(sql) {
             let (schema, rows) = self.catalog.run(sql, parameters).await?;
@@ -110,6 +114,9 @@ impl Backend {
         }
         if Copy::parse(sql)?.is_some() {
             return Ok((none(), Vec::new()));
+        }
+        if let Some(statement) = CursorStatement::parse(sql)? {
+            return Ok((session.cursors.describe(&statement).await?.unwrap_or_else(none), Vec::new()));
         }
         refuse_subscribe(sql)?;
         if tokens(sql).is_empty() {

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use pgwire::api::ClientInfo;
 
 use super::copy_in::CopyIn;
+use super::cursor::Cursors;
 use crate::statements::tokens;
 
 /// State of one connection, kept in its extensions.
@@ -15,6 +16,7 @@ pub(super) struct Session {
     settings: Mutex<HashMap<String, String>>,
     /// The `COPY … FROM STDIN` that is being fed.
     copy: Mutex<Option<CopyIn>>,
+    pub(super) cursors: Cursors,
 }
 
 /// What a statement of the session's own does.
@@ -99,7 +101,6 @@ impl Session {
                 Local::Done(if word(1) == "ALL" { "DISCARD ALL" } else { "DISCARD" })
             }
             "DEALLOCATE" => Local::Done("DEALLOCATE"),
-            "CLOSE" => Local::Done("CLOSE CURSOR"),
             "UNLISTEN" => Local::Done("UNLISTEN"),
             "SHOW" => {
                 let name = match (word(1).as_str(), word(2).as_str()) {

@@ -128,6 +128,14 @@ async fn backslash_commands_find_everything() {
         notes.out,
         notes.err
     );
+    let mut refused = Vec::new();
+    for command in ["\\d+ city.zones", "\\d+ city.plain", "\\dp", "\\du", "\\df", "\\di", "\\dx", "\\dn+", "\\l+", "\\dt+"] {
+        let ran = psql(&server, &["-c", command], "").await;
+        if !ran.err.is_empty() && !ran.err.starts_with("Did not find any") {
+            refused.push(format!("{command}: {}", ran.err));
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
     let unknown = psql(&server, &["-c", "\\d nothing"], "").await;
     assert!(unknown.err.contains("Did not find any relation named \"nothing\""), "{}{}", unknown.out, unknown.err);
     server.stop().await;
@@ -383,6 +391,36 @@ async fn portals_are_read_in_pieces() {
         assert_eq!(kinds(&wire.until_ready()), "DCZ");
         wire.send(b'Q', b"COMMIT\0");
         assert_eq!(wire.until_ready().last().unwrap().1, b"I");
+        tokio::runtime::Handle::current().block_on(server.stop());
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cursors_are_read_forward() {
+    let (_, server) = start().await;
+    let script = "BEGIN; DECLARE c CURSOR FOR SELECT id FROM city.zones ORDER BY id; FETCH 2 FROM c; FETCH ALL FROM c; FETCH c; CLOSE c; COMMIT";
+    assert_eq!(ask(&server, script).await, "BEGIN\nDECLARE CURSOR\n1\n2\n3\nCLOSE CURSOR\nCOMMIT\n");
+    let ran = psql(&server, &["-v", "VERBOSITY=sqlstate", "-c", "FETCH 1 FROM c"], "").await;
+    assert!(ran.err.contains("34000"), "{}", ran.err);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn casts_say_a_parameters_type() {
+    let (_, server) = start().await;
+    tokio::task::spawn_blocking(move || {
+        let mut wire = Wire::connect(&server);
+        for (sql, parameter, oid, row) in [
+            ("SELECT $1::int + 1 AS n", 4_i32.to_be_bytes().to_vec(), 23_i32, 5_i64.to_be_bytes().to_vec()),
+            ("SELECT id FROM city.zones ORDER BY id LIMIT $1", 1_i64.to_be_bytes().to_vec(), 20, 1_i64.to_be_bytes().to_vec()),
+        ] {
+            let answer = wire.query(sql, &[], &[Some(&parameter)], true);
+            assert_eq!(kinds(&answer), "1tT2DCZ", "{sql}");
+            assert_eq!(answer[1].1[2..], oid.to_be_bytes(), "{sql}");
+            assert_eq!(rows(&answer), [vec![Some(row)]], "{sql}");
+        }
         tokio::runtime::Handle::current().block_on(server.stop());
     })
     .await

@@ -10,7 +10,7 @@ use datafusion::error::DataFusionError;
 
 use super::super::rows::{pg_type, type_modifier, type_size};
 use super::DATABASE;
-use crate::service::{LakeService, RelationKind, RelationStatus};
+use crate::service::{LakeService, RelationKind};
 
 /// The first object id that is not PostgreSQL's own.
 const FIRST_OID: u32 = 16_384;
@@ -36,12 +36,8 @@ fn schema_oid(schema: &str) -> i32 {
 /// The lake's schemas; `public` is always one.
 pub(super) fn schemas(service: &dyn LakeService) -> Vec<String> {
     let mut names = BTreeSet::from(["public".to_owned()]);
-    names.extend(service.relations().iter().map(|relation| parts(relation).0.to_owned()));
+    names.extend(service.relations().iter().map(|relation| relation.parts().0.to_owned()));
     names.into_iter().collect()
-}
-
-fn parts(relation: &RelationStatus) -> (&str, &str) {
-    relation.name.split_once('.').unwrap_or(("public", &relation.name))
 }
 
 fn kind(kind: RelationKind) -> &'static str {
@@ -156,11 +152,11 @@ fn pg_namespace(service: &dyn LakeService) -> Result<Option<Arc<dyn TableProvide
 
 fn pg_class(service: &dyn LakeService) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
     let relations = service.relations();
-    let oids = || relations.iter().map(|relation| oid("relation", &relation.name));
+    let oids = || relations.iter().map(|relation| oid("relation", &relation.full_name()));
     Columns::new(relations.len())
         .int("oid", oids())
-        .text("relname", relations.iter().map(|relation| parts(relation).1))
-        .int("relnamespace", relations.iter().map(|relation| schema_oid(parts(relation).0)))
+        .text("relname", relations.iter().map(|relation| relation.parts().1))
+        .int("relnamespace", relations.iter().map(|relation| schema_oid(relation.parts().0)))
         .same_int("reltype", 0)
         .same_int("reloftype", 0)
         .same_int("relowner", OWNER_OID)
@@ -177,7 +173,7 @@ fn pg_class(service: &dyn LakeService) -> Result<Option<Arc<dyn TableProvider>>,
         .text("relkind", relations.iter().map(|relation| kind(relation.kind)))
         .short("relnatts", relations.iter().map(|relation| i16::try_from(relation.schema.fields().len()).unwrap_or(i16::MAX)))
         .same_short("relchecks", 0)
-        .bools("relhasrules", relations.iter().map(|relation| relation.kind == RelationKind::View))
+        .same_bool("relhasrules", false)
         .same_bool("relhastriggers", false)
         .same_bool("relhassubclass", false)
         .same_bool("relrowsecurity", false)
@@ -202,7 +198,7 @@ fn pg_attribute(service: &dyn LakeService) -> Result<Option<Arc<dyn TableProvide
         .collect();
     let types: Vec<_> = columns.iter().map(|(_, _, field)| pg_type(field.data_type())).collect();
     Columns::new(columns.len())
-        .int("attrelid", columns.iter().map(|(relation, _, _)| oid("relation", &relation.name)))
+        .int("attrelid", columns.iter().map(|(relation, _, _)| oid("relation", &relation.full_name())))
         .text("attname", columns.iter().map(|(_, _, field)| field.name().as_str()))
         .int("atttypid", types.iter().map(|pg_type| i32::try_from(pg_type.oid()).unwrap_or(0)))
         .same_int("attstattarget", -1)
@@ -282,8 +278,8 @@ fn listing(
     let mut relations = service.relations();
     relations.retain(|relation| kinds.contains(&relation.kind));
     let columns = Columns::new(relations.len())
-        .text("schemaname", relations.iter().map(|relation| parts(relation).0))
-        .text(name, relations.iter().map(|relation| parts(relation).1))
+        .text("schemaname", relations.iter().map(|relation| relation.parts().0))
+        .text(name, relations.iter().map(|relation| relation.parts().1))
         .same_text(owner, DATABASE);
     let columns = match name {
         "tablename" => columns
