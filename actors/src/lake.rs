@@ -262,9 +262,11 @@ impl Lake {
         }
         options.asked_for.extend(plans.iter().map(|plan| plan.relation));
         let store = Store::open(&folder.path, config).await?;
+        // a source goes on where its table ends; one whose table is not there yet has everything to read
+        let existing = store.tables.tables().await.map_err(internal)?;
         let hydrating: Vec<String> = plans
             .iter()
-            .filter(|plan| plan.hydrates)
+            .filter(|plan| plan.hydrates && existing.iter().any(|table| table.table == plan.table))
             .filter_map(|plan| folder.catalog.by_id(plan.relation).map(|relation| relation.name.to_string()))
             .collect();
         let mut positions = store.positions();
@@ -435,19 +437,24 @@ async fn known_epochs(store: &Store) -> Result<Vec<crate::service::EpochStatus>,
         .collect())
 }
 
-/// What a new sink needs; none for other relations.
+/// The tables that a changed lake writes and the lake before did not: a new sink's, a new table's.
 ///
 /// # Errors
 /// An option that makes no sense.
-pub(crate) fn new_sink(catalog: &Catalog, relation: &Relation) -> Result<Option<SinkPlan>, LakeError> {
-    if relation.kind != RelationKind::Sink {
-        return Ok(None);
-    }
-    let before = sink_plans(catalog, &StoredColumns::default(), &|_| true)?;
-    Ok(before.into_iter().find(|plan| relation.reads.contains(&plan.relation) && plan.table.to_string() == sink_table(relation)))
+pub(crate) fn new_sinks(before: &Definitions, after: &Definitions, path: &std::path::Path) -> Result<Vec<SinkPlan>, LakeError> {
+    let mode = ReadMode { once: false, threads: 1 };
+    let plans = |definitions: &Definitions| {
+        let repeatable = |relation: &Relation| {
+            Connection::new(relation, &definitions.stored, path, mode).map_or(true, |connection| connection.is_repeatable())
+        };
+        sink_plans(&definitions.catalog, &definitions.stored, &repeatable)
+    };
+    let known = plans(before)?;
+    Ok(plans(after)?.into_iter().filter(|plan| known.iter().all(|old| old.table != plan.table)).collect())
 }
 
-fn sink_table(sink: &Relation) -> String {
+/// The table that a sink writes.
+pub(crate) fn sink_table(sink: &Relation) -> String {
     match &sink.detail {
         livelake_queries::catalog::Detail::Sink { options, .. } => {
             options.get("table").map_or_else(|| sink.name.to_string(), str::to_owned)

@@ -155,6 +155,15 @@ impl Driver {
         Ok(())
     }
 
+    /// Stops following for some tables.
+    fn remove(&mut self, is_gone: impl Fn(&Outlet) -> bool) {
+        let (gone, kept): (Vec<Outlet>, Vec<Outlet>) = std::mem::take(&mut self.outlets).into_iter().partition(is_gone);
+        self.outlets = kept;
+        for outlet in gone {
+            self.engine.unsubscribe(outlet.subscription);
+        }
+    }
+
     /// Waits until every outlet has all changes through `time`.
     async fn wait_for(&self, time: Timestamp) -> Result<(), LakeError> {
         loop {
@@ -361,6 +370,8 @@ pub enum ChangeSinks {
     Add(SinkPlan),
     /// No more changes of this relation go to any table.
     Remove(RelationId),
+    /// Nothing more goes to this table.
+    RemoveTable(String),
 }
 
 impl Handler<ChangeSinks> for SinkDriver {
@@ -380,12 +391,11 @@ impl Handler<ChangeSinks> for SinkDriver {
                     Ok(())
                 }
                 ChangeSinks::Remove(relation) => {
-                    let (gone, kept) =
-                        std::mem::take(&mut driver.outlets).into_iter().partition(|outlet| outlet.plan.relation == relation);
-                    driver.outlets = kept;
-                    for outlet in Vec::<Outlet>::from_iter(gone) {
-                        driver.engine.unsubscribe(outlet.subscription);
-                    }
+                    driver.remove(|outlet| outlet.plan.relation == relation);
+                    Ok(())
+                }
+                ChangeSinks::RemoveTable(table) => {
+                    driver.remove(|outlet| outlet.plan.table.to_string() == table);
                     Ok(())
                 }
             }

@@ -98,6 +98,8 @@ fn a_running_lake_answers_takes_statements_and_stops_in_order() {
     assert_eq!(ask("UPDATE t SET name = 'zwei' WHERE id = 2")["success"], true);
     assert_eq!(ask("DELETE FROM t WHERE id = 1")["success"], true);
     assert_eq!(ask("SELECT * FROM v")["data"], serde_json::json!([{ "n": 1, "last": "zwei" }]));
+    assert_eq!(ask("CREATE TABLE made_later (id INTEGER PRIMARY KEY)")["success"], true);
+    assert_eq!(ask("INSERT INTO made_later VALUES (7)")["success"], true);
     assert!(ask("VERIFY MATERIALIZED VIEW v")["data"][0]["verdict"].as_str().unwrap().contains("0 differ"));
     assert_eq!(running.terminate(), Some(0));
 
@@ -109,6 +111,7 @@ fn a_running_lake_answers_takes_statements_and_stops_in_order() {
         rows = ask("SELECT t.name, v.n FROM t, v");
     }
     assert_eq!(rows["data"], serde_json::json!([{ "name": "zwei", "n": 1 }]), "tables and views made at run time survive");
+    assert_eq!(ask("SELECT id FROM made_later")["data"], serde_json::json!([{ "id": 7 }]), "so do their rows");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use livelake_queries::statement::{DropRelation, RelationKind, Statement};
 use crate::feeder::StopFeeding;
 use crate::lake::failure::{internal, not_supported};
 use crate::lake::folder::RUNTIME_STATEMENTS;
-use crate::lake::{Definitions, Lake, new_sink};
+use crate::lake::{Definitions, Lake, new_sinks, sink_table};
 use crate::service::LakeError;
 use crate::sink_driver::ChangeSinks;
 
@@ -29,21 +29,21 @@ impl Lake {
         let _one_at_a_time = self.0.changing.lock().await;
         let before = self.definitions();
         let mut catalog = before.catalog.as_ref().clone();
-        let relation = match catalog.create(statement)? {
-            Created::Existed(_) => return Ok(()),
-            Created::New(relation) => relation,
-        };
+        if let Created::Existed(_) = catalog.create(statement)? {
+            return Ok(());
+        }
         let mut stored = before.stored.clone();
         let added: Vec<Arc<Relation>> =
             catalog.iter().filter(|relation| before.catalog.by_id(relation.id).is_none()).cloned().collect();
         for base in added.iter().filter(|relation| relation.is_base()) {
             stored.0.insert(base.id, (0..base.visible).collect());
         }
-        let sink = new_sink(&catalog, &relation)?;
-        if sink.is_some() && self.0.sinks.get().is_none() {
+        let after = Definitions { catalog: Arc::new(catalog), stored };
+        let sinks = new_sinks(&before, &after, self.path())?;
+        if !sinks.is_empty() && self.0.sinks.get().is_none() {
             return Err(not_supported("this lake was started without tables, so sinks cannot be added while it runs"));
         }
-        self.define(Definitions { catalog: Arc::new(catalog), stored });
+        self.define(after);
         for new in &added {
             if let Err(error) = self.install(new) {
                 for new in &added {
@@ -54,8 +54,10 @@ impl Lake {
                 return Err(error);
             }
         }
-        if let (Some(sink), Some(sinks)) = (sink, self.0.sinks.get()) {
-            sinks.driver.send(ChangeSinks::Add(sink)).await.map_err(internal)??;
+        if let Some(driver) = self.0.sinks.get().map(|sinks| &sinks.driver) {
+            for sink in sinks {
+                driver.send(ChangeSinks::Add(sink)).await.map_err(internal)??;
+            }
         }
         self.remember(&format!("{};\n", statement.text))?;
         self.start_sources();
@@ -79,11 +81,11 @@ impl Lake {
         let dropped = catalog.drop_relation(request, position)?;
         for relation in &dropped {
             if let Some(sinks) = self.0.sinks.get() {
-                let followed =
-                    if relation.kind == RelationKind::Sink { relation.reads.first().copied() } else { Some(relation.id) };
-                if let Some(followed) = followed {
-                    sinks.driver.send(ChangeSinks::Remove(followed)).await.map_err(internal)??;
-                }
+                let removal = match relation.kind {
+                    RelationKind::Sink => ChangeSinks::RemoveTable(sink_table(relation)),
+                    _ => ChangeSinks::Remove(relation.id),
+                };
+                sinks.driver.send(removal).await.map_err(internal)??;
             }
             if relation.kind == RelationKind::Source {
                 let feeder = self.sources_now().remove(&relation.name.to_string()).and_then(|source| source.feeder);
