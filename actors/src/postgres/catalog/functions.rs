@@ -89,7 +89,11 @@ pub(super) fn register(context: &SessionContext, service: &Arc<dyn LakeService>)
         move |argument| {
             let relations = service.relations();
             let name = |wanted: i32| {
-                relations.iter().map(|relation| relation.full_name()).find(|name| oid("relation", name) == wanted).unwrap_or_else(|| wanted.to_string())
+                relations
+                    .iter()
+                    .map(|relation| relation.full_name())
+                    .find(|name| oid("relation", name) == wanted)
+                    .unwrap_or_else(|| wanted.to_string())
             };
             Arc::new(argument.as_primitive::<Int32Type>().iter().map(|wanted| wanted.map(name)).collect::<StringArray>())
         }
