@@ -29,6 +29,7 @@ use crate::service::{LakeService, RelationKind, RelationStatus};
 use crate::statements::tokens;
 
 mod functions;
+mod rewrite;
 mod tables;
 
 /// The one database.
@@ -112,45 +113,15 @@ impl Catalog {
     }
 
     async fn plan(&self, sql: &str) -> PgWireResult<LogicalPlan> {
-        let sql = without_array_queries(sql);
+        let sql = rewrite::without_array_queries(sql);
         let mut statements = self.parser.parse(&sql).map_err(|error| wire("42601", error.to_string(), None))?;
-        let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+        let (Some(mut statement), true) = (statements.pop(), statements.is_empty()) else {
             return Err(wire("42601", "one statement is expected", None));
         };
+        rewrite::rewrite(&mut statement);
         let state = self.context.state();
         state.statement_to_plan(Statement::Statement(Box::new(statement))).await.map_err(|error| of_datafusion(&error))
     }
-}
-
-/// `ARRAY(SELECT …)`, which DataFusion does not know, as an empty array: the catalog's queries build lists of rights, roles and options with
-/// it, of which there are none here.
-fn without_array_queries(sql: &str) -> String {
-    let tokens = tokens(sql);
-    let mut out = String::with_capacity(sql.len());
-    let mut at = 0;
-    while at < tokens.len() {
-        let is = |offset: usize, word: &str| tokens.get(at + offset).is_some_and(|token| token.eq_ignore_ascii_case(word));
-        if is(0, "array") && is(1, "(") && is(2, "select") {
-            let mut depth = 0_usize;
-            let end = tokens[at + 1..].iter().position(|token| {
-                match *token {
-                    "(" => depth += 1,
-                    ")" => depth -= 1,
-                    _ => {}
-                }
-                depth == 0
-            });
-            out.push_str(" make_array('') ");
-            at += end.map_or(tokens.len() - at, |end| end + 2);
-            continue;
-        }
-        // What stood between the tokens is kept: operators are several tokens.
-        let next = tokens.get(at + 1).map_or(sql.len(), |next| next.as_ptr() as usize - sql.as_ptr() as usize);
-        let start = tokens[at].as_ptr() as usize - sql.as_ptr() as usize;
-        out.push_str(&sql[start..next]);
-        at += 1;
-    }
-    out
 }
 
 /// The database: schemas as the lake has them now, and the system's.

@@ -145,6 +145,11 @@ impl Cursors {
         }
     }
 
+    /// Columns of an open cursor: clients describe it as they do a portal.
+    pub(super) async fn schema(&self, name: &str) -> Option<SchemaRef> {
+        self.0.lock().await.get(name).map(|cursor| Arc::clone(&cursor.schema))
+    }
+
     /// Columns of what a statement answers with.
     pub(super) async fn describe(&self, statement: &CursorStatement<'_>) -> PgWireResult<Option<SchemaRef>> {
         match statement {

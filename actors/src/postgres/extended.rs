@@ -10,14 +10,14 @@ use futures::stream::StreamExt;
 use futures::{Sink, SinkExt};
 use pgwire::api::copy::send_copy_in_response;
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
-use pgwire::api::query::ExtendedQueryHandler;
-use pgwire::api::results::{CopyResponse, FieldInfo, QueryResponse, Response};
+use pgwire::api::query::{ExtendedQueryHandler, send_describe_response};
+use pgwire::api::results::{CopyResponse, DescribePortalResponse, FieldInfo, QueryResponse, Response};
 use pgwire::api::stmt::QueryParser;
 use pgwire::api::store::PortalStore;
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
-use pgwire::messages::extendedquery::{Execute, PortalSuspended};
+use pgwire::messages::extendedquery::{Describe, Execute, PortalSuspended, TARGET_TYPE_BYTE_PORTAL};
 use pgwire::messages::response::EmptyQueryResponse;
 
 use super::error::not_supported;
@@ -148,6 +148,24 @@ impl ExtendedQueryHandler for Backend {
             client.set_state(PgWireConnectionState::ReadyForQuery);
         }
         Ok(())
+    }
+
+    async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        // In PostgreSQL a cursor is a portal, so clients describe the one as the other.
+        let name = message.name.clone().unwrap_or_default();
+        let is_portal = message.target_type == TARGET_TYPE_BYTE_PORTAL && client.portal_store().get_portal(&name).is_none();
+        let session = session_of(client);
+        if is_portal && let Some(schema) = session.cursors.schema(&name).await {
+            let response = DescribePortalResponse::new(fields(&schema, &Format::UnifiedText));
+            return send_describe_response(client, &response).await;
+        }
+        self._on_describe(client, message).await
     }
 
     /// Not used: `on_execute` sends while it runs.

@@ -152,6 +152,12 @@ async fn catalog_queries_join_the_lake() {
     assert_eq!(ask(&server, columns).await, "id\nname\nfee\nseen_at\n");
     let joined = "SELECT z.id FROM city.zones z JOIN pg_catalog.pg_class c ON c.relname = 'zones' ORDER BY 1 LIMIT 1";
     assert_eq!(ask(&server, joined).await, "1\n");
+    let unlike = "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg/_%' ESCAPE '/' ORDER BY 1";
+    assert_eq!(ask(&server, unlike).await, "city\ninformation_schema\npublic\n");
+    // What SQLAlchemy asks of every column.
+    let serial = "SELECT CASE WHEN a.atthasdef THEN pg_get_serial_sequence(CAST(CAST(a.attrelid AS REGCLASS) AS TEXT), a.attname) END \
+                  FROM pg_attribute a WHERE a.attname = 'fee' LIMIT 1";
+    assert_eq!(ask(&server, serial).await, "\n");
     assert_eq!(ask(&server, "SELECT matviewname FROM pg_matviews").await, "zones\n");
     server.stop().await;
 }

@@ -11,6 +11,7 @@ use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 
 use super::DATABASE;
+use super::rewrite::REGCLASS;
 use super::tables::oid;
 use crate::service::LakeService;
 use crate::statements::tokens;
@@ -83,6 +84,22 @@ pub(super) fn register(context: &SessionContext, service: &Arc<dyn LakeService>)
     context.register_udf(looked_up("pg_size_pretty", DataType::Int64, DataType::Utf8, |argument| {
         Arc::new(argument.as_primitive::<Int64Type>().iter().map(|size| size.map(pretty_size)).collect::<StringArray>())
     }));
+    context.register_udf(looked_up(REGCLASS, DataType::Int32, DataType::Utf8, {
+        let service = Arc::clone(service);
+        move |argument| {
+            let relations = service.relations();
+            let name = |wanted: i32| {
+                relations
+                    .iter()
+                    .map(|relation| relation.full_name())
+                    .find(|name| oid("relation", name) == wanted)
+                    .unwrap_or_else(|| wanted.to_string())
+            };
+            Arc::new(argument.as_primitive::<Int32Type>().iter().map(|wanted| wanted.map(name)).collect::<StringArray>())
+        }
+    }));
+    // There are no sequences.
+    context.register_udf(constant("pg_get_serial_sequence", true, ScalarValue::Utf8(None)));
     context.register_udf(looked_up("pg_get_viewdef", DataType::Int32, DataType::Utf8, {
         let service = Arc::clone(service);
         move |argument| {
