@@ -10,14 +10,16 @@
 //! for aggregates that live in the diff. So one batch type serves every arrangement, and differential's spine, its
 //! progressive merging and its shared traces work on it as they are.
 
+use std::ops::Range;
 use std::rc::Rc;
 
-use differential_dataflow::trace::implementations::spine_fueled::{Merger, Spine, SpineBatch};
-use timely::progress::frontier::AntichainRef;
+use differential_dataflow::trace::implementations::spine_fueled::Spine;
 
+use crate::diffs::Diffs;
 use crate::lanes::Lanes;
 use crate::protocol::Timestamp;
 use crate::rows::Rows;
+use crate::times::Times;
 
 /// The trace of an arrangement.
 pub type RowSpine = Spine<Rc<RowBatch>>;
@@ -30,7 +32,7 @@ pub struct RowBatch {
     vals: Rows,
     val_ends: Ends,
     times: Times,
-    words: Vec<u64>,
+    diffs: Diffs,
     lanes: Lanes,
 }
 
@@ -45,7 +47,7 @@ enum Ends {
 
 impl Ends {
     #[inline]
-    fn range(&self, index: usize) -> std::ops::Range<usize> {
+    fn range(&self, index: usize) -> Range<usize> {
         match self {
             Ends::Single(_) => index..index + 1,
             Ends::Listed(ends) => {
@@ -69,41 +71,30 @@ impl Ends {
         }
     }
 
+    /// Appends a range of another's; what these ends end at begins at `from` there and at `to` here.
+    fn extend(&mut self, other: &Ends, range: Range<usize>, from: usize, to: usize) {
+        match (&mut *self, other) {
+            (Ends::Single(count), Ends::Single(_)) => *count += range.len(),
+            (Ends::Listed(ends), Ends::Single(_)) => ends.extend((0..range.len() as u32).map(|at| to as u32 + at + 1)),
+            (Ends::Listed(ends), Ends::Listed(others)) => {
+                ends.extend(others[range].iter().map(|end| end - from as u32 + to as u32));
+            }
+            (Ends::Single(_), Ends::Listed(others)) => {
+                others[range].iter().for_each(|end| self.push(*end as usize - from + to));
+            }
+        }
+    }
+
     fn heap_size(&self) -> usize {
         match self {
             Ends::Single(_) => 0,
             Ends::Listed(ends) => ends.capacity() * 4,
         }
     }
-}
 
-/// Times of updates; stored once while all are equal.
-#[derive(Debug)]
-enum Times {
-    One(Timestamp),
-    Each(Vec<Timestamp>),
-}
-
-impl Times {
-    #[inline]
-    fn get(&self, index: usize) -> Timestamp {
-        match self {
-            Times::One(time) => *time,
-            Times::Each(times) => times[index],
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, time: Timestamp, index: usize) {
-        match self {
-            Times::One(only) if index == 0 => *only = time,
-            Times::One(only) if *only == time => {}
-            Times::One(only) => {
-                let mut times = vec![*only; index];
-                times.push(time);
-                *self = Times::Each(times);
-            }
-            Times::Each(times) => times.push(time),
+    fn shrink(&mut self) {
+        if let Ends::Listed(ends) = self {
+            ends.shrink_to_fit();
         }
     }
 }
@@ -126,6 +117,18 @@ impl RowBatch {
         self.vals.len()
     }
 
+    /// Whether every value has exactly one update, so that no two of one value can ever meet in time.
+    #[inline]
+    pub fn one_update_each(&self) -> bool {
+        matches!(self.val_ends, Ends::Single(_))
+    }
+
+    /// A key by its position, if there are that many.
+    #[inline]
+    pub fn key_at(&self, index: usize) -> Option<&[u8]> {
+        (index < self.keys.len()).then(|| self.keys.get(index))
+    }
+
     /// A key by its position.
     #[inline]
     pub fn key(&self, index: usize) -> &[u8] {
@@ -134,7 +137,7 @@ impl RowBatch {
 
     /// Positions of a key's values.
     #[inline]
-    pub fn vals_of(&self, key: usize) -> std::ops::Range<usize> {
+    pub fn vals_of(&self, key: usize) -> Range<usize> {
         self.key_ends.range(key)
     }
 
@@ -146,7 +149,7 @@ impl RowBatch {
 
     /// Positions of a value's updates.
     #[inline]
-    pub fn updates_of(&self, val: usize) -> std::ops::Range<usize> {
+    pub fn updates_of(&self, val: usize) -> Range<usize> {
         self.val_ends.range(val)
     }
 
@@ -159,28 +162,38 @@ impl RowBatch {
     /// Diff of an update.
     #[inline]
     pub fn diff(&self, update: usize) -> &[u64] {
-        let stride = self.lanes.stride();
-        &self.words[update * stride..(update + 1) * stride]
+        self.diffs.get(update, self.lanes.stride())
     }
 
     /// Number of updates.
     #[inline]
     pub fn update_count(&self) -> usize {
-        self.words.len() / self.lanes.stride()
+        self.diffs.len(self.lanes.stride())
     }
 
     /// Bytes on the heap.
     pub fn heap_size(&self) -> usize {
-        let times = match &self.times {
-            Times::One(_) => 0,
-            Times::Each(times) => times.capacity() * 8,
-        };
         self.keys.heap_size()
             + self.vals.heap_size()
             + self.key_ends.heap_size()
             + self.val_ends.heap_size()
-            + times
-            + self.words.capacity() * 8
+            + self.times.heap_size()
+            + self.diffs.heap_size()
+    }
+
+    /// Position of the first key that is not less than `key`, by bisection.
+    #[inline]
+    pub fn find(&self, key: &[u8]) -> usize {
+        let (mut low, mut high) = (0, self.keys.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.keys.get(middle) < key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 
     /// Position of the first key at or after `from` that is not less than `key`. Galloping from `from`, so that a sorted series of
@@ -191,38 +204,34 @@ impl RowBatch {
         if from >= count || self.keys.get(count - 1) < key {
             return count;
         }
+        if self.keys.get(from) >= key { from } else { self.run_end(from, key) }
+    }
+
+    /// The distinct times in the batch, ascending.
+    pub fn distinct_times(&self) -> Vec<Timestamp> {
+        self.times.distinct()
+    }
+
+    /// The end of the run of keys from `from` on that are less than `bound`; `from`'s key is. Galloping.
+    #[inline]
+    pub fn run_end(&self, from: usize, bound: &[u8]) -> usize {
+        let count = self.keys.len();
         let (mut low, mut step) = (from, 1);
-        while low + step < count && self.keys.get(low + step) < key {
+        while low + step < count && self.keys.get(low + step) < bound {
             low += step;
             step *= 2;
         }
         let mut high = (low + step).min(count);
-        if self.keys.get(low) >= key {
-            return low;
-        }
-        // invariant: keys[low] < key <= keys[high]
+        // invariant: keys[low] < bound <= keys[high]
         while low + 1 < high {
             let middle = low + (high - low) / 2;
-            if self.keys.get(middle) < key {
+            if self.keys.get(middle) < bound {
                 low = middle;
             } else {
                 high = middle;
             }
         }
         high
-    }
-
-    /// The distinct times in the batch, ascending.
-    pub fn distinct_times(&self) -> Vec<Timestamp> {
-        match &self.times {
-            Times::One(time) => vec![*time],
-            Times::Each(times) => {
-                let mut times = times.clone();
-                times.sort_unstable();
-                times.dedup();
-                times
-            }
-        }
     }
 }
 
@@ -237,7 +246,7 @@ pub struct RowBatchBuilder {
 impl RowBatchBuilder {
     /// An empty builder with room for `updates`.
     pub fn new(lanes: Lanes, updates: usize) -> RowBatchBuilder {
-        let words = Vec::with_capacity(updates * lanes.stride());
+        let diffs = Diffs::with_capacity(lanes.stride(), updates);
         RowBatchBuilder {
             batch: RowBatch {
                 keys: Rows::default(),
@@ -245,12 +254,48 @@ impl RowBatchBuilder {
                 vals: Rows::default(),
                 val_ends: Ends::Single(0),
                 times: Times::One(0),
-                words,
+                diffs,
                 lanes,
             },
             open_key: false,
             open_val: false,
         }
+    }
+
+    /// An empty builder with room for all of two batches. Growing instead would copy what is there again and again.
+    pub fn for_merge(left: &RowBatch, right: &RowBatch) -> RowBatchBuilder {
+        let mut builder = RowBatchBuilder::new(left.lanes.clone(), left.update_count() + right.update_count());
+        builder.reserve_exact(left.keys.byte_len() + right.keys.byte_len(), left.vals.byte_len() + right.vals.byte_len());
+        builder
+    }
+
+    /// Makes room for so many more bytes of keys and of values.
+    pub fn reserve_exact(&mut self, keys: usize, vals: usize) {
+        self.batch.keys.reserve_exact(keys);
+        self.batch.vals.reserve_exact(vals);
+    }
+
+    /// Appends a range of another batch's keys, which are greater than the ones before, with their values and updates, times before `since`
+    /// as of `since`. The other batch has one update for each value. Returns the number of updates.
+    pub fn extend(&mut self, other: &RowBatch, keys: Range<usize>, since: Option<Timestamp>) -> usize {
+        debug_assert!(other.one_update_each());
+        self.end_key();
+        if keys.is_empty() {
+            return 0;
+        }
+        let vals = other.key_ends.range(keys.start).start..other.key_ends.range(keys.end - 1).end;
+        let batch = &mut self.batch;
+        let (vals_before, updates_before) = (batch.vals.len(), batch.update_count());
+        batch.keys.extend(&other.keys, keys.clone());
+        batch.key_ends.extend(&other.key_ends, keys, vals.start, vals_before);
+        batch.vals.extend(&other.vals, vals.clone());
+        batch.val_ends.extend(&other.val_ends, vals.clone(), vals.start, updates_before);
+        let advance = |time: Timestamp| since.map_or(time, |since| time.max(since));
+        for (at, update) in vals.clone().enumerate() {
+            batch.times.push(advance(other.times.get(update)), updates_before + at);
+        }
+        batch.diffs.extend(&other.diffs, vals.clone(), batch.lanes.stride());
+        vals.len()
     }
 
     /// Begins a key; it must be greater than the one before.
@@ -275,7 +320,7 @@ impl RowBatchBuilder {
     pub fn push(&mut self, time: Timestamp, diff: &[u64]) {
         let index = self.batch.update_count();
         self.batch.times.push(time, index);
-        self.batch.words.extend_from_slice(diff);
+        self.batch.diffs.push(diff);
     }
 
     #[inline]
@@ -300,192 +345,16 @@ impl RowBatchBuilder {
     /// The batch; nothing if no update was pushed.
     pub fn done(mut self) -> Option<RowBatch> {
         self.end_key();
-        if self.batch.words.is_empty() {
+        if self.batch.diffs.is_empty() {
             return None;
         }
         self.batch.keys.shrink();
         self.batch.vals.shrink();
-        self.batch.words.shrink_to_fit();
+        self.batch.key_ends.shrink();
+        self.batch.val_ends.shrink();
+        self.batch.times.shrink();
+        self.batch.diffs.shrink();
         Some(self.batch)
     }
 }
 
-impl SpineBatch for RowBatch {
-    type Time = Timestamp;
-    type Merger = RowMerger;
-
-    fn len(&self) -> usize {
-        self.update_count()
-    }
-}
-
-/// A merge in progress: two positions among keys, and what came out so far.
-#[derive(Debug)]
-pub struct RowMerger {
-    since: Option<Timestamp>,
-    left: usize,
-    right: usize,
-    builder: RowBatchBuilder,
-    updates: Vec<(Timestamp, usize, bool)>,
-    sum: Vec<u64>,
-    pending_key: bool,
-}
-
-impl RowMerger {
-    /// Copies one key of one side.
-    fn copy_key(&mut self, batch: &RowBatch, key: usize) -> usize {
-        self.pending_key = true;
-        let vals = batch.vals_of(key);
-        let work = vals.len();
-        for val in vals {
-            self.copy_val(batch, key, val);
-        }
-        work
-    }
-
-    fn copy_val(&mut self, batch: &RowBatch, key: usize, val: usize) {
-        let updates = batch.updates_of(val);
-        if updates.len() == 1 {
-            let time = self.advance(batch.time(updates.start));
-            self.emit_header(batch.key(key), batch.val(val));
-            self.builder.push(time, batch.diff(updates.start));
-        } else {
-            self.updates.clear();
-            for update in updates {
-                self.updates.push((self.advance(batch.time(update)), update, false));
-            }
-            self.flush_updates(batch, batch, batch.key(key), batch.val(val));
-        }
-    }
-
-    #[inline]
-    fn advance(&self, time: Timestamp) -> Timestamp {
-        self.since.map_or(time, |since| time.max(since))
-    }
-
-    #[inline]
-    fn emit_header(&mut self, key: &[u8], val: &[u8]) {
-        if self.pending_key {
-            self.builder.begin_key(key);
-            self.pending_key = false;
-        }
-        self.builder.begin_val(val);
-    }
-
-    /// Sums equal times and emits what is not zero.
-    fn flush_updates(&mut self, left: &RowBatch, right: &RowBatch, key: &[u8], val: &[u8]) {
-        let mut updates = std::mem::take(&mut self.updates);
-        updates.sort_unstable_by_key(|update| update.0);
-        let lanes = left.lanes.clone();
-        let mut header = false;
-        let mut at = 0;
-        while at < updates.len() {
-            let time = updates[at].0;
-            self.sum.clear();
-            self.sum.resize(lanes.stride(), 0);
-            while at < updates.len() && updates[at].0 == time {
-                let (_, index, from_right) = updates[at];
-                lanes.add(&mut self.sum, if from_right { right.diff(index) } else { left.diff(index) });
-                at += 1;
-            }
-            if !lanes.is_zero(&self.sum) {
-                if !header {
-                    self.emit_header(key, val);
-                    header = true;
-                }
-                self.builder.push(time, &self.sum);
-            }
-        }
-        self.updates = updates;
-    }
-
-    /// Merges a key that both sides have.
-    fn merge_key(&mut self, left: &RowBatch, right: &RowBatch) -> usize {
-        self.pending_key = true;
-        let (mut a, mut b) = (left.vals_of(self.left), right.vals_of(self.right));
-        let work = a.len() + b.len();
-        while !a.is_empty() && !b.is_empty() {
-            match left.val(a.start).cmp(right.val(b.start)) {
-                std::cmp::Ordering::Less => {
-                    self.copy_val(left, self.left, a.start);
-                    a.start += 1;
-                }
-                std::cmp::Ordering::Greater => {
-                    self.copy_val(right, self.right, b.start);
-                    b.start += 1;
-                }
-                std::cmp::Ordering::Equal => {
-                    self.updates.clear();
-                    for update in left.updates_of(a.start) {
-                        self.updates.push((self.advance(left.time(update)), update, false));
-                    }
-                    for update in right.updates_of(b.start) {
-                        self.updates.push((self.advance(right.time(update)), update, true));
-                    }
-                    self.flush_updates(left, right, left.key(self.left), left.val(a.start));
-                    a.start += 1;
-                    b.start += 1;
-                }
-            }
-        }
-        for val in a {
-            self.copy_val(left, self.left, val);
-        }
-        for val in b {
-            self.copy_val(right, self.right, val);
-        }
-        work
-    }
-}
-
-impl Merger<RowBatch> for RowMerger {
-    fn new(left: &RowBatch, right: &RowBatch, since: AntichainRef<Timestamp>) -> Self {
-        debug_assert_eq!(left.lanes, right.lanes);
-        RowMerger {
-            // an empty frontier means that nobody will ever look at times again
-            since: Some(since.iter().copied().next().unwrap_or(Timestamp::MAX)),
-            left: 0,
-            right: 0,
-            builder: RowBatchBuilder::new(left.lanes.clone(), left.update_count() + right.update_count()),
-            updates: Vec::new(),
-            sum: Vec::new(),
-            pending_key: false,
-        }
-    }
-
-    fn work(&mut self, left: &RowBatch, right: &RowBatch, fuel: &mut isize) {
-        while *fuel > 0 {
-            let work = if self.left < left.key_count() && self.right < right.key_count() {
-                match left.key(self.left).cmp(right.key(self.right)) {
-                    std::cmp::Ordering::Less => {
-                        self.left += 1;
-                        self.copy_key(left, self.left - 1)
-                    }
-                    std::cmp::Ordering::Greater => {
-                        self.right += 1;
-                        self.copy_key(right, self.right - 1)
-                    }
-                    std::cmp::Ordering::Equal => {
-                        let work = self.merge_key(left, right);
-                        self.left += 1;
-                        self.right += 1;
-                        work
-                    }
-                }
-            } else if self.left < left.key_count() {
-                self.left += 1;
-                self.copy_key(left, self.left - 1)
-            } else if self.right < right.key_count() {
-                self.right += 1;
-                self.copy_key(right, self.right - 1)
-            } else {
-                return;
-            };
-            *fuel -= work as isize;
-        }
-    }
-
-    fn done(self) -> Option<RowBatch> {
-        self.builder.done()
-    }
-}

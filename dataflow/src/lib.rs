@@ -7,8 +7,8 @@
 //!        └── board (frontiers), collector (peeks, subscriptions) ◀──┴───────────────────────────────────────────────┘
 //! ```
 //!
-//! Reading order: [`plan`] (what can be run) and [`protocol`] (what is promised), then [`rows`], [`lanes`] and [`batch`] (how data lies in
-//! memory), [`operators`] (one family a file), [`render`] (from plan to operators), [`worker`] and [`handle`] (threads).
+//! Reading order: [`plan`] (what can be run) and [`protocol`] (what is promised), then [`rows`], [`lanes`], [`diffs`], [`times`] and [`batch`] (how data
+//! lies in memory), [`operators`] (one family a file), [`render`] (from plan to operators), [`worker`] and [`handle`] (threads).
 //!
 //! Data moves as Arrow batches ([`delta`]) up to a stateful operator, where rows become byte strings whose order and equality
 //! are SQL's; arrangements are differential spines over flat batches of them.
@@ -22,11 +22,13 @@ pub mod board;
 pub mod collector;
 pub mod command;
 pub mod delta;
+pub mod diffs;
 pub mod errors;
 pub mod exact;
 pub mod handle;
 pub mod lanes;
 pub mod layout;
+pub mod merge;
 pub mod operators;
 pub mod peek;
 pub mod plan;
@@ -35,5 +37,6 @@ pub mod relation;
 pub mod render;
 pub mod rows;
 pub mod subscription;
+pub mod times;
 pub mod wide;
 pub mod worker;

@@ -1,6 +1,7 @@
 //! The operators, one family a file.
 
 pub mod arrange;
+pub mod backlog;
 pub mod combine;
 pub mod distribute;
 pub mod join;

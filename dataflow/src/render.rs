@@ -29,7 +29,7 @@ use crate::layout::Layout;
 use crate::operators::arrange::{ArrangedRows, arrange};
 use crate::operators::combine::{Contribution, combine};
 use crate::operators::distribute::distribute;
-use crate::operators::join::{JoinOutput, Part, join};
+use crate::operators::join::{JoinOutput, Part, Side, join};
 use crate::operators::map::{MapStage, map};
 use crate::operators::reduce::{ReduceOutput, reduce};
 use crate::operators::temporal::{Ticks, temporal_filter};
@@ -229,15 +229,15 @@ impl<'scope> Renderer<'_, 'scope> {
         schema: &SchemaRef,
         side: &JoinSide,
         drop_null_keys: bool,
-    ) -> Result<ArrangedRows<'scope>, String> {
+    ) -> Result<Side<'scope>, String> {
         if let Some(arrangement) = shared {
-            return Ok(import(&arrangement, self.scope, "Shared"));
+            return Ok(Side::Shared(import(&arrangement, self.scope, "Shared")));
         }
         let stream = self.render(plan)?;
         let words = |error: arrow::error::ArrowError| error.to_string();
         let keys = RowCodec::new(schema, &side.key).map_err(words)?;
         let vals = RowCodec::new(schema, &side.rest).map_err(words)?;
-        Ok(arrange(distribute(stream, keys, vals, drop_null_keys, self.errors.clone()), Lanes::multiplicity(), "ArrangeForJoin"))
+        Ok(Side::Own(distribute(stream, keys, vals, drop_null_keys, self.errors.clone())))
     }
 
     fn distinct(&mut self, stream: DeltaStream<'scope>, schema: &SchemaRef) -> Result<DeltaStream<'scope>, String> {

@@ -24,7 +24,7 @@ pub struct Rows {
 }
 
 /// Where a row begins and ends in the buffer.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 enum Shape {
     /// No row yet.
     #[default]
@@ -36,9 +36,9 @@ enum Shape {
 }
 
 impl Rows {
-    /// No rows, with room for some.
-    pub fn with_capacity(rows: usize, bytes: usize) -> Rows {
-        Rows { bytes: Vec::with_capacity(bytes), len: 0, shape: if rows == 0 { Shape::Empty } else { Shape::default() } }
+    /// No rows, with room for so many bytes of them.
+    pub fn with_capacity(bytes: usize) -> Rows {
+        Rows { bytes: Vec::with_capacity(bytes), len: 0, shape: Shape::Empty }
     }
 
     /// `len` rows without bytes, for sets that have keys and no values.
@@ -56,6 +56,16 @@ impl Rows {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Bytes of all rows together.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Makes room for so many more bytes at once, so that growing never copies.
+    pub fn reserve_exact(&mut self, bytes: usize) {
+        self.bytes.reserve_exact(bytes);
     }
 
     /// Bytes that the buffer and offsets take.
@@ -85,6 +95,22 @@ impl Rows {
         }
         self.bytes.extend_from_slice(row);
         self.len += 1;
+    }
+
+    /// Appends a range of another's rows.
+    ///
+    /// # Panics
+    /// Beyond the other's end.
+    #[inline]
+    pub fn extend(&mut self, other: &Rows, range: std::ops::Range<usize>) {
+        match (&self.shape, &other.shape) {
+            (Shape::Empty | Shape::Fixed(_), Shape::Fixed(theirs)) if self.is_empty() || self.shape == other.shape => {
+                self.shape = Shape::Fixed(*theirs);
+                self.bytes.extend_from_slice(&other.bytes[range.start * theirs..range.end * theirs]);
+                self.len += range.len();
+            }
+            _ => range.for_each(|index| self.push(other.get(index))),
+        }
     }
 
     /// The row at a position.
@@ -203,6 +229,11 @@ impl Encoded {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Bytes of all rows together.
+    pub fn byte_len(&self) -> usize {
+        self.rows.as_ref().map_or(0, |rows| rows.lengths().sum())
     }
 }
 

@@ -15,6 +15,7 @@ use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
 use crate::batch::{RowBatch, RowBatchBuilder, RowSpine};
+use crate::diffs::Diffs;
 use crate::lanes::Lanes;
 use crate::protocol::Timestamp;
 use crate::rows::Rows;
@@ -26,7 +27,7 @@ pub type ArrangedRows<'scope> = Arranged<'scope, RowTrace>;
 /// An interval of an arrangement's history, as it travels behind it.
 pub type RowSpan = Span<Timestamp, Rc<RowBatch>>;
 
-/// Updates of one time, in any order, with their diffs' words one after another.
+/// Updates of one time, in any order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Chunk {
     /// When.
@@ -35,8 +36,8 @@ pub struct Chunk {
     pub keys: Rows,
     /// Values, one per update.
     pub vals: Rows,
-    /// Diffs, `stride` words per update.
-    pub words: Vec<u64>,
+    /// Diffs, one per update.
+    pub diffs: Diffs,
 }
 
 /// Chunks with the worker that each is for.
@@ -72,7 +73,7 @@ impl Extract for ChunkBatcher {
         let (ready, kept): (Vec<_>, Vec<_>) = self.chunks.drain(..).partition(|chunk| !upper.less_equal(&chunk.time));
         self.chunks = kept;
         self.retained = self.chunks.iter().map(|chunk| chunk.time).collect();
-        (seal(ready, &self.lanes).map(Rc::new), self.retained.borrow())
+        (seal(&ready, &self.lanes).map(Rc::new), self.retained.borrow())
     }
 }
 
@@ -92,7 +93,7 @@ pub fn prefix(row: &[u8]) -> u128 {
 }
 
 /// Sorts and consolidates chunks into a batch; nothing if all cancels.
-pub fn seal(chunks: Vec<Chunk>, lanes: &Lanes) -> Option<RowBatch> {
+pub fn seal(chunks: &[Chunk], lanes: &Lanes) -> Option<RowBatch> {
     let total = chunks.iter().map(|chunk| chunk.keys.len()).sum();
     let mut order: Vec<(u128, u32, u32)> = Vec::with_capacity(total);
     for (at, chunk) in chunks.iter().enumerate() {
@@ -109,11 +110,10 @@ pub fn seal(chunks: Vec<Chunk>, lanes: &Lanes) -> Option<RowBatch> {
             .then_with(|| time(left).cmp(&time(right)))
     });
     let stride = lanes.stride();
-    let diff = |entry: &(u128, u32, u32)| {
-        let begin = entry.2 as usize * stride;
-        &chunks[entry.1 as usize].words[begin..begin + stride]
-    };
+    let diff = |entry: &(u128, u32, u32)| chunks[entry.1 as usize].diffs.get(entry.2 as usize, stride);
     let mut builder = RowBatchBuilder::new(lanes.clone(), total);
+    let bytes = |rows: fn(&Chunk) -> &Rows| chunks.iter().map(|chunk| rows(chunk).byte_len()).sum();
+    builder.reserve_exact(bytes(|chunk| &chunk.keys), bytes(|chunk| &chunk.vals));
     let mut sum = vec![0u64; stride];
     let mut open: Option<(&[u8], Option<&[u8]>)> = None;
     let mut at = 0;

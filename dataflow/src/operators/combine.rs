@@ -15,6 +15,7 @@ use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::aggregate::Aggregates;
 use crate::delta::{Delta, DeltaStream};
+use crate::diffs::Diffs;
 use crate::errors::{ErrorLog, isolate};
 use crate::lanes::Lanes;
 use crate::operators::arrange::{Chunk, ChunkStream};
@@ -55,14 +56,21 @@ impl GroupTable {
 
     /// One chunk per worker; groups whose words are all zero again are left out.
     fn into_chunks(self, time: Timestamp, lanes: &Lanes, peers: usize) -> Vec<Chunk> {
-        let mut chunks: Vec<Chunk> =
-            (0..peers).map(|_| Chunk { time, keys: Rows::default(), vals: Rows::default(), words: Vec::new() }).collect();
-        for (group, key) in self.keys.iter().enumerate() {
-            let words = &self.words[group * self.stride..(group + 1) * self.stride];
-            if !lanes.is_zero(words) {
+        let GroupTable { table, keys, hashes, words, stride } = self;
+        drop((table, hashes));
+        let zero = |group: &[u64]| lanes.is_zero(group);
+        if peers == 1 && stride > 1 && !words.chunks_exact(stride).any(zero) {
+            let vals = Rows::empty_rows(keys.len());
+            return vec![Chunk { time, keys, vals, diffs: Diffs::Words(words) }];
+        }
+        let mut chunks: Vec<Chunk> = (0..peers)
+            .map(|_| Chunk { time, keys: Rows::default(), vals: Rows::default(), diffs: Diffs::with_capacity(stride, 0) })
+            .collect();
+        for (key, words) in keys.iter().zip(words.chunks_exact(stride)) {
+            if !zero(words) {
                 let chunk = &mut chunks[owner(key, peers) as usize];
                 chunk.keys.push(key);
-                chunk.words.extend_from_slice(words);
+                chunk.diffs.push(words);
             }
         }
         for chunk in &mut chunks {

@@ -6,10 +6,11 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::delta::{Delta, DeltaStream};
+use crate::diffs::Diffs;
 use crate::errors::{ErrorLog, isolate};
 use crate::operators::arrange::{Chunk, ChunkStream};
 use crate::protocol::Timestamp;
-use crate::rows::{RowCodec, Rows, hash_row};
+use crate::rows::{Encoded, RowCodec, Rows, hash_row};
 
 /// Which worker of `peers` owns a key.
 #[inline]
@@ -57,13 +58,13 @@ fn split(
     let delta = filtered.as_ref().unwrap_or(delta);
     let count = delta.len();
     let (key_rows, val_rows) = (keys.encode(delta.rows.columns(), count)?, vals.encode(delta.rows.columns(), count)?);
-    let room = count / peers + 16;
+    let bytes = |rows: &Encoded| rows.byte_len() / peers + rows.byte_len() / peers / 16;
     let mut chunks: Vec<Chunk> = (0..peers)
         .map(|_| Chunk {
             time,
-            keys: Rows::with_capacity(room, 0),
-            vals: Rows::with_capacity(room, 0),
-            words: Vec::with_capacity(room),
+            keys: Rows::with_capacity(bytes(&key_rows)),
+            vals: Rows::with_capacity(bytes(&val_rows)),
+            diffs: Diffs::Ones(0),
         })
         .collect();
     for row in 0..count {
@@ -71,7 +72,7 @@ fn split(
         let chunk = &mut chunks[owner(key, peers) as usize];
         chunk.keys.push(key);
         chunk.vals.push(val_rows.get(row));
-        chunk.words.push(delta.diff(row) as u64);
+        chunk.diffs.push_count(delta.diff(row));
     }
     Ok(chunks)
 }

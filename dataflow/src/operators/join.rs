@@ -1,9 +1,9 @@
 //! Inner equi-joins of two arrangements.
 //!
-//! Each side's new batch is matched against what the other side had acknowledged before, so every pair of updates meets exactly once; the
+//! What comes from a side is matched against what the other side had acknowledged before, so every pair of updates meets exactly once; the
 //! pair counts from the later of the two times on. Neither side is scanned: a changed key costs a seek in each of the other side's batches.
+//! A side that is not arranged for others too is kept in a [`Backlog`], which sorts it only when the other side changes.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,19 +11,29 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use differential_dataflow::trace::TraceReader;
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::InputCapability;
+use timely::dataflow::operators::generic::OperatorInfo;
 use timely::dataflow::operators::generic::operator::Operator;
+use timely::dataflow::operators::vec::Map as _;
+use timely::dataflow::Stream;
 use timely::progress::{Antichain, Timestamp as _};
 
 use crate::batch::RowBatch;
 use crate::delta::{Delta, DeltaStream, record_batch};
 use crate::errors::ErrorLog;
-use crate::operators::arrange::{ArrangedRows, RowTrace, batches_before};
+use crate::lanes::Lanes;
+use crate::operators::arrange::{ArrangedRows, Chunk, ChunkStream, RowSpan, RowTrace, batches_before, seal};
+use crate::operators::backlog::{Backlog, collect};
 use crate::protocol::Timestamp;
 use crate::rows::{RowCodec, Rows};
 
 /// Pairs are put out in batches of about this many rows.
 const OUTPUT_ROWS: usize = 16 * 1024;
+/// With at most this many keys on the other side (they fit into a core's cache) unsorted rows are looked up as they come; with more it is
+/// cheaper to sort them first and walk along.
+const PROBED_KEYS_MAX: usize = 16 * 1024;
 
 /// Where an output column comes from: a part of the matched rows and the column within it.
 #[derive(Clone, Copy, Debug)]
@@ -79,107 +89,207 @@ impl JoinOutput {
     }
 }
 
-/// Matches one batch against the other side's batches. `swapped`: the new batch is the right side's.
-fn match_batch(
-    new: &RowBatch,
-    others: &[Rc<RowBatch>],
-    swapped: bool,
-    earliest: Timestamp,
-    put_out: &mut dyn FnMut(Timestamp, Pairs),
-) {
-    let mut positions = vec![0usize; others.len()];
-    let mut open: BTreeMap<Timestamp, Pairs> = BTreeMap::new();
-    for key_at in 0..new.key_count() {
-        let key = new.key(key_at);
-        for (other, position) in others.iter().zip(&mut positions) {
-            *position = other.seek(*position, key);
-            if *position >= other.key_count() || other.key(*position) != key {
-                continue;
+/// One side of a join.
+#[allow(missing_debug_implementations)]
+pub enum Side<'scope> {
+    /// Arranged already, for others too.
+    Shared(ArrangedRows<'scope>),
+    /// Read by this join alone.
+    Own(ChunkStream<'scope>),
+}
+
+/// What comes from a side: an interval of its arrangement, or the rows of a complete time in any order.
+#[derive(Clone)]
+enum Arrival {
+    Sorted(RowSpan),
+    Loose(Vec<Chunk>),
+}
+
+type Arrivals<'scope> = Stream<'scope, Timestamp, Vec<Arrival>>;
+
+/// Where a side's acknowledged rows are.
+enum Store {
+    Shared { trace: RowTrace, done: Antichain<Timestamp> },
+    Own(Backlog),
+}
+
+impl<'scope> Side<'scope> {
+    fn split(self) -> (Arrivals<'scope>, Option<RowTrace>) {
+        match self {
+            Side::Shared(arranged) => (arranged.stream.map(Arrival::Sorted), Some(arranged.trace)),
+            Side::Own(chunks) => (collect(chunks).map(Arrival::Loose), None),
+        }
+    }
+}
+
+impl Store {
+    fn new(trace: Option<RowTrace>, info: &OperatorInfo) -> Store {
+        match trace {
+            Some(trace) => Store::Shared { trace, done: Antichain::from_elem(Timestamp::minimum()) },
+            None => Store::Own(Backlog::new(info.clone())),
+        }
+    }
+
+    /// Everything acknowledged.
+    fn batches(&mut self) -> Vec<Rc<RowBatch>> {
+        match self {
+            Store::Shared { trace, done } => batches_before(trace, done),
+            Store::Own(backlog) => backlog.batches(),
+        }
+    }
+
+    /// What is acknowledged may merge; times before all that the other side can still send may coalesce.
+    fn release(&mut self, other_frontier: &Antichain<Timestamp>) {
+        match self {
+            Store::Shared { trace, done } => {
+                trace.advance_upper(done);
+                trace.set_physical_compaction(done.borrow());
+                trace.set_logical_compaction(other_frontier.borrow());
             }
-            for new_val in new.vals_of(key_at) {
-                for other_val in other.vals_of(*position) {
-                    for new_update in new.updates_of(new_val) {
-                        for other_update in other.updates_of(other_val) {
-                            let time = new.time(new_update).max(other.time(other_update)).max(earliest);
-                            let diff = (new.diff(new_update)[0] as i64).wrapping_mul(other.diff(other_update)[0] as i64);
-                            let pairs = open.entry(time).or_default();
-                            let (left, right) = if swapped {
-                                (other.val(other_val), new.val(new_val))
-                            } else {
-                                (new.val(new_val), other.val(other_val))
-                            };
-                            pairs.keys.push(key);
-                            pairs.left.push(left);
-                            pairs.right.push(right);
-                            pairs.diffs.push(diff);
-                            if pairs.diffs.len() >= OUTPUT_ROWS {
-                                put_out(time, std::mem::take(pairs));
-                            }
-                        }
+            Store::Own(backlog) => backlog.rest(other_frontier),
+        }
+    }
+
+    /// Matches what came with what the other side had acknowledged before, and acknowledges it.
+    fn receive(&mut self, arrival: Arrival, other: &mut Store, matcher: &mut Matcher<'_>) {
+        match (arrival, &mut *self) {
+            (Arrival::Sorted(span), Store::Shared { done, .. }) => {
+                if let Some(batch) = &span.inner {
+                    matcher.sorted(batch, &other.batches());
+                }
+                done.clone_from(span.upper());
+            }
+            (Arrival::Loose(chunks), Store::Own(backlog)) => {
+                let others = other.batches();
+                if others.iter().map(|batch| batch.key_count()).sum::<usize>() <= PROBED_KEYS_MAX {
+                    chunks.iter().for_each(|chunk| matcher.loose(chunk, &others));
+                    backlog.lay_aside(chunks);
+                } else if let Some(batch) = seal(&chunks, &Lanes::multiplicity()) {
+                    matcher.sorted(&batch, &others);
+                    backlog.insert(Rc::new(batch));
+                }
+            }
+            // `split` pairs them
+            _ => unreachable!("a side's arrivals are of its own kind"),
+        }
+        matcher.flush();
+    }
+}
+
+/// Pairs rows up and puts them out in batches.
+struct Matcher<'a> {
+    /// The rows that came are the right side's.
+    swapped: bool,
+    /// Pairs count from this time on at the earliest.
+    earliest: Timestamp,
+    open: Vec<(Timestamp, Pairs)>,
+    put_out: &'a mut dyn FnMut(Timestamp, Pairs),
+}
+
+impl Matcher<'_> {
+    /// Pairs a row with all updates of a key of the other side.
+    #[inline]
+    fn pair(&mut self, (key, val, time, diff): (&[u8], &[u8], Timestamp, i64), other: &RowBatch, other_key: usize) {
+        for other_val in other.vals_of(other_key) {
+            for other_update in other.updates_of(other_val) {
+                let time = time.max(other.time(other_update)).max(self.earliest);
+                let at = match self.open.iter().rposition(|(known, _)| *known == time) {
+                    Some(at) => at,
+                    None => {
+                        self.open.push((time, Pairs::default()));
+                        self.open.len() - 1
+                    }
+                };
+                let pairs = &mut self.open[at].1;
+                let (left, right) = if self.swapped { (other.val(other_val), val) } else { (val, other.val(other_val)) };
+                pairs.keys.push(key);
+                pairs.left.push(left);
+                pairs.right.push(right);
+                pairs.diffs.push(diff.wrapping_mul(other.diff(other_update)[0] as i64));
+                if pairs.diffs.len() >= OUTPUT_ROWS {
+                    (self.put_out)(time, std::mem::take(pairs));
+                }
+            }
+        }
+    }
+
+    /// Matches a sorted batch: the other side's positions move on with the keys.
+    fn sorted(&mut self, new: &RowBatch, others: &[Rc<RowBatch>]) {
+        let mut positions = vec![0usize; others.len()];
+        for key_at in 0..new.key_count() {
+            let key = new.key(key_at);
+            for (other, position) in others.iter().zip(&mut positions) {
+                *position = other.seek(*position, key);
+                if other.key_at(*position) != Some(key) {
+                    continue;
+                }
+                for val in new.vals_of(key_at) {
+                    for update in new.updates_of(val) {
+                        self.pair((key, new.val(val), new.time(update), new.diff(update)[0] as i64), other, *position);
                     }
                 }
             }
         }
     }
-    for (time, pairs) in open {
-        if !pairs.diffs.is_empty() {
-            put_out(time, pairs);
+
+    /// Matches rows in any order: each key is looked up from the start, unless it is the one before again.
+    fn loose(&mut self, new: &Chunk, others: &[Rc<RowBatch>]) {
+        let mut found: Vec<Option<usize>> = vec![None; others.len()];
+        let mut before: Option<&[u8]> = None;
+        for (row, key) in new.keys.iter().enumerate() {
+            if before != Some(key) {
+                for (other, found) in others.iter().zip(&mut found) {
+                    let position = other.find(key);
+                    *found = (other.key_at(position) == Some(key)).then_some(position);
+                }
+                before = Some(key);
+            }
+            for (other, found) in others.iter().zip(&found) {
+                if let Some(position) = found {
+                    let diff = new.diffs.get(row, 1)[0] as i64;
+                    self.pair((key, new.vals.get(row), new.time, diff), other, *position);
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for (time, pairs) in self.open.drain(..) {
+            if !pairs.diffs.is_empty() {
+                (self.put_out)(time, pairs);
+            }
         }
     }
 }
 
-/// Joins two arrangements with the same key encoding. Updates before `as_of` count as of `as_of`.
+/// Joins two sides with the same key encoding. Updates before `as_of` count as of `as_of`.
 pub fn join<'scope>(
-    left: ArrangedRows<'scope>,
-    right: ArrangedRows<'scope>,
+    left: Side<'scope>,
+    right: Side<'scope>,
     result: JoinOutput,
     as_of: Timestamp,
     errors: ErrorLog,
     name: &str,
 ) -> DeltaStream<'scope> {
-    let (mut left_trace, mut right_trace) = (left.trace, right.trace);
-    left.stream.binary_frontier(right.stream, Pipeline, Pipeline, name, move |initial, _| {
+    let ((left, left_trace), (right, right_trace)) = (left.split(), right.split());
+    left.binary_frontier::<_, CapacityContainerBuilder<Vec<Delta>>, _, _, _, _>(right, Pipeline, Pipeline, name, move |initial, info| {
         drop(initial);
-        let mut left_done = Antichain::from_elem(Timestamp::minimum());
-        let mut right_done = Antichain::from_elem(Timestamp::minimum());
+        let (mut left_store, mut right_store) = (Store::new(left_trace, &info), Store::new(right_trace, &info));
         move |(left_input, left_frontier), (right_input, right_frontier), output| {
-            let report = |time: Timestamp, error: ArrowError| errors.push(time, error.to_string(), String::new(), 1);
-            left_input.for_each(|capability, spans| {
+            let mut give = |capability: &InputCapability<Timestamp>, time: Timestamp, pairs: Pairs| match result.delta(pairs) {
+                Ok(delta) => output.session(&capability.delayed(&time, 0)).give(delta),
+                Err(error) => errors.push(time, error.to_string(), String::new(), 1),
+            };
+            let mut receive = |capability: InputCapability<Timestamp>, arrivals: &mut Vec<Arrival>, swapped: bool, own: &mut Store, other: &mut Store| {
                 let Some(least) = capability.least().copied() else { return };
-                for span in spans.drain(..) {
-                    if let Some(batch) = &span.inner {
-                        let others = batches_before(&mut right_trace, &right_done);
-                        match_batch(batch, &others, false, as_of.max(least), &mut |time, pairs| match result.delta(pairs) {
-                            Ok(delta) => output.session(&capability.delayed(&time, 0)).give(delta),
-                            Err(error) => report(time, error),
-                        });
-                    }
-                    left_done.clone_from(span.upper());
-                }
-            });
-            right_input.for_each(|capability, spans| {
-                let Some(least) = capability.least().copied() else { return };
-                for span in spans.drain(..) {
-                    if let Some(batch) = &span.inner {
-                        let others = batches_before(&mut left_trace, &left_done);
-                        match_batch(batch, &others, true, as_of.max(least), &mut |time, pairs| match result.delta(pairs) {
-                            Ok(delta) => output.session(&capability.delayed(&time, 0)).give(delta),
-                            Err(error) => report(time, error),
-                        });
-                    }
-                    right_done.clone_from(span.upper());
-                }
-            });
-            left_trace.advance_upper(&mut left_done);
-            right_trace.advance_upper(&mut right_done);
-            release(&mut left_trace, &left_done, right_frontier.frontier().to_owned());
-            release(&mut right_trace, &right_done, left_frontier.frontier().to_owned());
+                let mut put_out = |time, pairs| give(&capability, time, pairs);
+                let mut matcher = Matcher { swapped, earliest: as_of.max(least), open: Vec::new(), put_out: &mut put_out };
+                arrivals.drain(..).for_each(|arrival| own.receive(arrival, other, &mut matcher));
+            };
+            left_input.for_each(|capability, arrivals| receive(capability, arrivals, false, &mut left_store, &mut right_store));
+            right_input.for_each(|capability, arrivals| receive(capability, arrivals, true, &mut right_store, &mut left_store));
+            left_store.release(&right_frontier.frontier().to_owned());
+            right_store.release(&left_frontier.frontier().to_owned());
         }
     })
-}
-
-/// What is acknowledged may merge; times before all that the other side can still send may coalesce.
-fn release(trace: &mut RowTrace, done: &Antichain<Timestamp>, other_frontier: Antichain<Timestamp>) {
-    trace.set_physical_compaction(done.borrow());
-    trace.set_logical_compaction(other_frontier.borrow());
 }

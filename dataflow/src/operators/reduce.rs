@@ -23,6 +23,9 @@ use crate::protocol::Timestamp;
 use crate::rows::{RowCodec, Rows};
 use differential_dataflow::trace::TraceReader;
 
+/// Changed groups are put out in batches of about this many rows.
+const OUTPUT_ROWS: usize = 32 * 1024;
+
 /// What a reduce puts out.
 #[derive(Debug)]
 pub struct ReduceOutput {
@@ -161,14 +164,22 @@ pub fn reduce<'scope>(
                     }
                     let mut lookup = Lookup { batches: older.into_iter().map(|batch| (batch, 0)).collect() };
                     let (mut before, mut after) = (vec![0u64; stride], vec![0u64; stride]);
+                    let mut put_out = |(time, changed): &mut (Timestamp, Changed), at_least: usize| {
+                        if changed.diffs.len() >= at_least {
+                            let full = std::mem::take(changed);
+                            let delayed = capability.delayed(time, 0);
+                            output.session(&delayed).give_iterator(result.deltas(&full, *time, &errors).into_iter());
+                        }
+                    };
                     for position in 0..batch.key_count() {
                         let key = batch.key(position);
                         lookup.sum(key, &mut before);
                         let updates = batch.vals_of(position).flat_map(|val| batch.updates_of(val));
-                        if let [(time, changed)] = out.as_mut_slice() {
+                        if let [only] = out.as_mut_slice() {
                             after.copy_from_slice(&before);
                             updates.for_each(|update| batch.lanes().add(&mut after, batch.diff(update)));
-                            emit(&result, key, &before, &after, changed, *time, &errors);
+                            emit(&result, key, &before, &after, &mut only.1, only.0, &errors);
+                            put_out(only, OUTPUT_ROWS);
                             continue;
                         }
                         let mut updates: Vec<(Timestamp, usize)> =
@@ -179,14 +190,12 @@ pub fn reduce<'scope>(
                             same_time.iter().for_each(|(_, update)| batch.lanes().add(&mut after, batch.diff(*update)));
                             if let Ok(slot) = out.binary_search_by_key(&same_time[0].0, |(time, _)| *time) {
                                 emit(&result, key, &before, &after, &mut out[slot].1, same_time[0].0, &errors);
+                                put_out(&mut out[slot], OUTPUT_ROWS);
                             }
                             before.copy_from_slice(&after);
                         }
                     }
-                    for (time, changed) in &out {
-                        let delayed = capability.delayed(time, 0);
-                        output.session(&delayed).give_iterator(result.deltas(changed, *time, &errors).into_iter());
-                    }
+                    out.iter_mut().for_each(|changed| put_out(changed, 1));
                     done.clone_from(span.upper());
                     release_before(&mut trace, &done);
                 }
