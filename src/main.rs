@@ -3,16 +3,13 @@
 //! Exit codes: 0 done; 1 failed while running; 2 wrong usage or a lake that does not plan; 3 an answer that differs (`verify`).
 
 mod commands;
+mod memory;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::commands::{Command, Failure};
-
-/// Batches are allocated on one thread and freed on another; the system's allocator keeps such memory for each thread apart.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// SQL views over change streams and files, always up to date, committed to Apache Iceberg.
 #[derive(Debug, Parser)]
@@ -49,6 +46,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(1);
     }
+    memory::give_back_soon();
     let arguments = Arguments::parse();
     log(arguments.log_format);
     match arguments.command.run() {
