@@ -5,15 +5,20 @@
 //! other sources are read again from their beginning, and views are recomputed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::InputBatch;
 use livelake_queries::catalog::{Catalog, Detail, Relation};
 use livelake_queries::plan::StoredColumns;
 use livelake_queries::statement::RelationKind;
 use livelake_queries::{SqlError, SqlErrorKind};
-use livelake_sinks::{EpochRecord, Lake as Tables, LakeOptions, PartitionBy, SinkMode, TableName};
+use livelake_sinks::{
+    CommitReport, Epoch, EpochRecord, Lake as Tables, LakeOptions, PartitionBy, RowReader, SinkError, SinkMode, TableChange,
+    TableName,
+};
 use tokio::sync::mpsc;
 
 use crate::clock::AllPositions;
@@ -40,6 +45,35 @@ pub struct SinkPlan {
     pub mode: SinkMode,
     /// A base relation whose rows are taken from this table at a start.
     pub hydrates: bool,
+    /// How much time passes at least between two epochs that write it; absent: every epoch does.
+    pub every: Option<Duration>,
+}
+
+/// Who makes an epoch visible: the tables, or a test between them and the driver.
+#[async_trait]
+pub trait EpochWriter: std::fmt::Debug + Send + Sync {
+    /// See [`livelake_sinks::Lake::commit`]: an epoch that is there already is found.
+    ///
+    /// # Errors
+    /// Why it is not known to be there.
+    async fn commit(
+        &self,
+        epoch: &Epoch,
+        changes: Vec<TableChange>,
+        rows: Arc<dyn RowReader>,
+    ) -> Result<CommitReport, SinkError>;
+}
+
+#[async_trait]
+impl EpochWriter for Tables {
+    async fn commit(
+        &self,
+        epoch: &Epoch,
+        changes: Vec<TableChange>,
+        rows: Arc<dyn RowReader>,
+    ) -> Result<CommitReport, SinkError> {
+        Tables::commit(self, epoch, changes, &[], rows).await
+    }
 }
 
 /// The tables and where they were left.
@@ -109,9 +143,17 @@ pub fn sink_plans(
         let mode: SinkMode = options.get("mode").unwrap_or("snapshot").parse().map_err(|error| wrong("mode", &error))?;
         let table = options.get("table").map_or_else(|| TableName::new(&sink.name.schema, &sink.name.name), TableName::parse);
         let complete = mode == SinkMode::Snapshot || (mode == SinkMode::Append && relation.key.is_empty());
+        let every = match options.entry("every") {
+            None => None,
+            Some(entry) => match humantime::parse_duration(&entry.value) {
+                Ok(every) if !every.is_zero() => Some(every),
+                _ => return Err(options.invalid(entry, "a duration such as 1m")),
+            },
+        };
         let first = !plans.iter().any(|plan: &SinkPlan| plan.hydrates && plan.relation == *from);
-        let hydrates = relation.is_base() && complete && first && whole(relation);
-        plans.push(SinkPlan { table, relation: *from, schema, partition_by, mode, hydrates });
+        // every epoch says how far the sources were read, so a table that stays behind cannot be what a start goes on from
+        let hydrates = relation.is_base() && complete && first && whole(relation) && every.is_none();
+        plans.push(SinkPlan { table, relation: *from, schema, partition_by, mode, hydrates, every });
     }
     for relation in catalog.iter().filter(|relation| relation.is_base()) {
         let hydrated = |id: RelationId| plans.iter().any(|plan| plan.hydrates && plan.relation == id);
@@ -136,6 +178,7 @@ pub fn sink_plans(
                 partition_by: PartitionBy::default(),
                 mode: SinkMode::Snapshot,
                 hydrates: true,
+                every: None,
             });
         }
     }

@@ -207,7 +207,11 @@ impl Lake {
             }
         }
         self.flush().await?;
-        self.commit().await?;
+        self.commit().await.map_err(|error| LakeError {
+            message: format!("the rows are visible, but not durable yet: {}", error.message),
+            hint: Some("they go with the next epoch that can be committed; /health says when that is".to_owned()),
+            ..error
+        })?;
         Ok(())
     }
 }
