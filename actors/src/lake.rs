@@ -34,7 +34,7 @@ use livelake_queries::plan::{StoredColumns, columns_read, view_plan};
 use livelake_queries::statement::RelationKind;
 use tokio::sync::watch;
 
-use crate::clock::{AllPositions, Clock, Flush};
+use crate::clock::{AllPositions, Clock, Flush, MemoryGuard};
 use crate::config::Config;
 use crate::feeder::{Feeder, Outcome, Progress, StopFeeding};
 use crate::lake::connect::{Connection, ReadMode};
@@ -103,6 +103,7 @@ struct Inner {
     /// Whether everything is whole: views answer only then.
     ready: std::sync::atomic::AtomicBool,
     begun: Instant,
+    memory: Arc<MemoryGuard>,
     temporary: std::sync::atomic::AtomicU64,
 }
 
@@ -141,7 +142,9 @@ impl Lake {
             }
         }));
         let stored = stored_columns(&folder.catalog, &options);
-        let clock = Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions).start();
+        let memory = Arc::new(MemoryGuard::new(config.engine.memory_limit));
+        let clock =
+            Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions, Arc::clone(&memory)).start();
         let lake = Lake(Arc::new(Inner {
             path: folder.path,
             options,
@@ -156,6 +159,7 @@ impl Lake {
             sinks: OnceLock::new(),
             ready: std::sync::atomic::AtomicBool::new(false),
             begun: Instant::now(),
+            memory,
             temporary: std::sync::atomic::AtomicU64::new(1 << 48),
         }));
         let catalog = lake.definitions().catalog;
@@ -173,6 +177,11 @@ impl Lake {
     /// The clock.
     pub fn clock(&self) -> &Addr<Clock> {
         &self.0.clock
+    }
+
+    /// `engine.memory_limit` in bytes, if it is set.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.0.memory.limit()
     }
 
     /// The lake's folder.
@@ -306,9 +315,21 @@ impl Lake {
     /// # Errors
     /// Why it could not be committed.
     pub async fn commit(&self) -> Result<Option<u64>, LakeError> {
+        self.commit_now(false).await
+    }
+
+    /// Commits an epoch now in which every table is up to date, also those with an interval of their own: at the end of a run.
+    ///
+    /// # Errors
+    /// Why it could not be committed.
+    pub async fn commit_all(&self) -> Result<Option<u64>, LakeError> {
+        self.commit_now(true).await
+    }
+
+    async fn commit_now(&self, all: bool) -> Result<Option<u64>, LakeError> {
         match self.0.sinks.get() {
             None => Ok(None),
-            Some(sinks) => sinks.driver.send(CommitNow).await.map_err(internal)?,
+            Some(sinks) => sinks.driver.send(CommitNow { all }).await.map_err(internal)?,
         }
     }
 
@@ -326,7 +347,7 @@ impl Lake {
             let (outcome, told) = watch::channel(Outcome::Running);
             source.outcome = told;
             let feeder = Feeder::new(
-                source.connection.clone(),
+                Arc::new(source.connection.clone()),
                 (relation.id, errors.id),
                 self.0.clock.clone(),
                 Arc::clone(&source.progress),

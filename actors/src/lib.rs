@@ -16,6 +16,7 @@ pub mod encode;
 pub mod feeder;
 pub mod http;
 pub mod lake;
+pub mod memory;
 pub mod postgres;
 pub mod service;
 pub mod sink_driver;

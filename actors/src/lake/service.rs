@@ -364,6 +364,10 @@ impl LakeService for Lake {
         for source in self.source_statuses().into_iter().filter(|source| source.state == "failed") {
             problems.push(format!("source {} failed: {}", source.name, source.message.unwrap_or_default()));
         }
+        problems.extend(self.0.memory.problem());
+        if !self.clock().connected() {
+            problems.push("the clock stopped, so nothing becomes visible any more: restart the lake".to_owned());
+        }
         let ready = self.0.ready.load(Ordering::Acquire);
         let status = if !problems.is_empty() {
             "failed"
