@@ -32,6 +32,8 @@ pub struct RowBatch {
     times: Times,
     words: Vec<u64>,
     lanes: Lanes,
+    /// Sum of the diffs' first lanes.
+    rows: i64,
 }
 
 /// Ends of consecutive ranges; not stored while each range has one element.
@@ -169,6 +171,12 @@ impl RowBatch {
         self.words.len() / self.lanes.stride()
     }
 
+    /// Sum of the diffs: with plain multiplicities, how many rows more there are by these updates.
+    #[inline]
+    pub fn row_count(&self) -> i64 {
+        self.rows
+    }
+
     /// Bytes on the heap.
     pub fn heap_size(&self) -> usize {
         let times = match &self.times {
@@ -247,6 +255,7 @@ impl RowBatchBuilder {
                 times: Times::One(0),
                 words,
                 lanes,
+                rows: 0,
             },
             open_key: false,
             open_val: false,
@@ -306,6 +315,8 @@ impl RowBatchBuilder {
         self.batch.keys.shrink();
         self.batch.vals.shrink();
         self.batch.words.shrink_to_fit();
+        self.batch.rows =
+            self.batch.words.iter().step_by(self.batch.lanes.stride()).fold(0, |sum, word| sum.wrapping_add(*word as i64));
         Some(self.batch)
     }
 }
