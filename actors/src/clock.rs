@@ -91,7 +91,14 @@ impl MemoryGuard {
 
 impl Clock {
     /// A clock that begins after `begin` (0 for a new lake) with recorded positions. `once`: it does not tick while nothing comes.
-    pub fn new(engine: EngineHandle, least: Duration, once: bool, begin: Timestamp, positions: AllPositions, memory: Arc<MemoryGuard>) -> Clock {
+    pub fn new(
+        engine: EngineHandle,
+        least: Duration,
+        once: bool,
+        begin: Timestamp,
+        positions: AllPositions,
+        memory: Arc<MemoryGuard>,
+    ) -> Clock {
         Clock {
             engine,
             least,

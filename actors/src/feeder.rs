@@ -184,17 +184,7 @@ impl Feeder {
         outcome: watch::Sender<Outcome>,
         once: bool,
     ) -> Feeder {
-        Feeder {
-            source,
-            relation,
-            errors,
-            clock,
-            progress,
-            outcome,
-            once,
-            generation: Arc::default(),
-            backoff: BACKOFF_FIRST,
-        }
+        Feeder { source, relation, errors, clock, progress, outcome, once, generation: Arc::default(), backoff: BACKOFF_FIRST }
     }
 
     fn start_thread(&mut self, context: &mut Context<Self>) {

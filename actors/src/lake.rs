@@ -17,13 +17,16 @@ pub mod reader;
 pub mod service;
 pub mod statements;
 pub mod store;
+mod subscriptions;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr};
 use livelake_dataflow::handle::{EngineConfig, EngineHandle};
@@ -40,7 +43,7 @@ use crate::feeder::{Feeder, Outcome, Progress, StopFeeding};
 use crate::lake::connect::{Connection, ReadMode};
 use crate::lake::failure::internal;
 use crate::lake::folder::LakeFolder;
-use crate::lake::store::{SinkPlan, Store, sink_plans};
+use crate::lake::store::{Store, check_intervals, known_epochs, sink_plans};
 use crate::service::LakeError;
 use crate::sink_driver::{CommitNow, EpochList, Settle, SinkDriver};
 
@@ -104,6 +107,8 @@ struct Inner {
     ready: std::sync::atomic::AtomicBool,
     begun: Instant,
     memory: Arc<MemoryGuard>,
+    /// Between two epochs.
+    interval: Duration,
     temporary: std::sync::atomic::AtomicU64,
 }
 
@@ -143,8 +148,7 @@ impl Lake {
         }));
         let stored = stored_columns(&folder.catalog, &options);
         let memory = Arc::new(MemoryGuard::new(config.engine.memory_limit));
-        let clock =
-            Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions, Arc::clone(&memory)).start();
+        let clock = Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions, Arc::clone(&memory)).start();
         let lake = Lake(Arc::new(Inner {
             path: folder.path,
             options,
@@ -160,6 +164,7 @@ impl Lake {
             ready: std::sync::atomic::AtomicBool::new(false),
             begun: Instant::now(),
             memory,
+            interval: config.epochs.interval,
             temporary: std::sync::atomic::AtomicU64::new(1 << 48),
         }));
         let catalog = lake.definitions().catalog;
@@ -269,6 +274,7 @@ impl Lake {
             let lake = Lake::build(folder, config, options, 0, AllPositions::new())?;
             return Ok(lake);
         }
+        check_intervals(&plans, config.epochs.interval)?;
         options.asked_for.extend(plans.iter().map(|plan| plan.relation));
         let store = Store::open(&folder.path, config).await?;
         // a source goes on where its table ends; one whose table is not there yet has everything to read
@@ -441,45 +447,4 @@ pub fn connect_all(folder: &LakeFolder) -> Vec<livelake_queries::SqlError> {
     let stored = StoredColumns::default();
     let sources = folder.catalog.of_kind(RelationKind::Source);
     sources.filter_map(|source| Connection::new(source, &stored, &folder.path, mode).err()).collect()
-}
-
-/// The epochs that were committed before this start.
-async fn known_epochs(store: &Store) -> Result<Vec<crate::service::EpochStatus>, LakeError> {
-    let records = store.tables.epochs(100).await.map_err(internal)?;
-    Ok(records
-        .into_iter()
-        .map(|record| crate::service::EpochStatus {
-            epoch: record.number,
-            as_of: record.timestamp,
-            committed_at: record.committed_at.max(0) as Timestamp,
-            milliseconds: 0,
-            tables: record.tables.into_iter().collect(),
-        })
-        .collect())
-}
-
-/// The tables that a changed lake writes and the lake before did not: a new sink's, a new table's.
-///
-/// # Errors
-/// An option that makes no sense.
-pub(crate) fn new_sinks(before: &Definitions, after: &Definitions, path: &std::path::Path) -> Result<Vec<SinkPlan>, LakeError> {
-    let mode = ReadMode { once: false, threads: 1 };
-    let plans = |definitions: &Definitions| {
-        let repeatable = |relation: &Relation| {
-            Connection::new(relation, &definitions.stored, path, mode).map_or(true, |connection| connection.is_repeatable())
-        };
-        sink_plans(&definitions.catalog, &definitions.stored, &repeatable)
-    };
-    let known = plans(before)?;
-    Ok(plans(after)?.into_iter().filter(|plan| known.iter().all(|old| old.table != plan.table)).collect())
-}
-
-/// The table that a sink writes.
-pub(crate) fn sink_table(sink: &Relation) -> String {
-    match &sink.detail {
-        livelake_queries::catalog::Detail::Sink { options, .. } => {
-            options.get("table").map_or_else(|| sink.name.to_string(), str::to_owned)
-        }
-        _ => sink.name.to_string(),
-    }
 }

@@ -111,8 +111,7 @@ async fn failures_and_panics_are_shown_and_tried_again_with_growing_pauses_until
     // two failures in a row, a success that starts over, one more failure
     assert_eq!(feeder.send(NextPause).await.unwrap(), BACKOFF_FIRST * 2);
     let time = clock.send(crate::clock::Flush).await.unwrap().unwrap();
-    let request =
-        livelake_dataflow::protocol::PeekRequest { id: ROWS, as_of: time, key: None, limit: None, projection: None };
+    let request = livelake_dataflow::protocol::PeekRequest { id: ROWS, as_of: time, key: None, limit: None, projection: None };
     let found = crate::lake::reader::peek(&engine, request).await.unwrap();
     assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
 }
@@ -146,8 +145,7 @@ async fn what_an_earlier_thread_says_is_dropped() {
     let (_, positions) = clock.send(crate::clock::Cut).await.unwrap();
     assert_eq!(positions["s.only"].get("only"), Some(&Position::Kafka { offset: 1 }));
     let time = clock.send(crate::clock::Flush).await.unwrap().unwrap();
-    let request =
-        livelake_dataflow::protocol::PeekRequest { id: ROWS, as_of: time, key: None, limit: None, projection: None };
+    let request = livelake_dataflow::protocol::PeekRequest { id: ROWS, as_of: time, key: None, limit: None, projection: None };
     let found = crate::lake::reader::peek(&engine, request).await.unwrap();
     assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
 }
@@ -165,8 +163,7 @@ async fn above_the_memory_limit_sources_wait_or_a_run_with_an_end_fails() {
     assert!(said.contains("engine.memory_limit"), "{said}");
 
     let guard = Arc::new(MemoryGuard::new(Some(1)));
-    let clock =
-        Clock::new(engine.clone(), Duration::from_millis(1), false, 0, AllPositions::new(), Arc::clone(&guard)).start();
+    let clock = Clock::new(engine.clone(), Duration::from_millis(1), false, 0, AllPositions::new(), Arc::clone(&guard)).start();
     let waiting = clock.send(rows());
     let mut waiting = std::pin::pin!(waiting);
     // answered later than a flush that was sent after it: it has no credit

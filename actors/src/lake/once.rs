@@ -50,7 +50,9 @@ impl Lake {
             .catalog
             .iter()
             .filter(|relation| !matches!(relation.kind, RelationKind::View | RelationKind::Sink))
-            .filter_map(|relation| Some((relation.name.to_string(), self.engine().size(relation.id)?.updates)))
+            .filter_map(|relation| {
+                Some((relation.name.to_string(), u64::try_from(self.engine().size(relation.id)?.rows).unwrap_or(0)))
+            })
             .collect();
         RunStats {
             events,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use livelake_dataflow::plan::RelationId;
-use livelake_dataflow::protocol::InputBatch;
+use livelake_dataflow::protocol::{InputBatch, Timestamp};
 use livelake_queries::catalog::{Catalog, Detail, Relation};
 use livelake_queries::plan::StoredColumns;
 use livelake_queries::statement::RelationKind;
@@ -23,9 +23,10 @@ use tokio::sync::mpsc;
 
 use crate::clock::AllPositions;
 use crate::config::Config;
-use crate::lake::Lake;
+use crate::lake::connect::{Connection, ReadMode};
 use crate::lake::failure::internal;
-use crate::service::LakeError;
+use crate::lake::{Definitions, Lake};
+use crate::service::{EpochStatus, LakeError};
 
 /// The namespace of base relations that have no sink of their own.
 const BASE_NAMESPACE: &str = "_base";
@@ -56,12 +57,8 @@ pub trait EpochWriter: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why it is not known to be there.
-    async fn commit(
-        &self,
-        epoch: &Epoch,
-        changes: Vec<TableChange>,
-        rows: Arc<dyn RowReader>,
-    ) -> Result<CommitReport, SinkError>;
+    async fn commit(&self, epoch: &Epoch, changes: Vec<TableChange>, rows: Arc<dyn RowReader>)
+    -> Result<CommitReport, SinkError>;
 }
 
 #[async_trait]
@@ -218,5 +215,70 @@ impl Lake {
             found.push(relation.name.to_string());
         }
         Ok(found)
+    }
+}
+
+/// The epochs that were committed before this start.
+pub(super) async fn known_epochs(store: &Store) -> Result<Vec<EpochStatus>, LakeError> {
+    let records = store.tables.epochs(100).await.map_err(internal)?;
+    Ok(records
+        .into_iter()
+        .map(|record| EpochStatus {
+            epoch: record.number,
+            as_of: record.timestamp,
+            committed_at: record.committed_at.max(0) as Timestamp,
+            milliseconds: 0,
+            tables: record.tables.into_iter().collect(),
+        })
+        .collect())
+}
+
+/// A table cannot be written more often than epochs are committed.
+pub(super) fn check_intervals(plans: &[SinkPlan], interval: Duration) -> Result<(), LakeError> {
+    match plans.iter().find(|plan| plan.every.is_some_and(|every| every < interval)) {
+        None => Ok(()),
+        Some(plan) => Err(LakeError {
+            code: "invalid_sql",
+            sqlstate: "22023",
+            http_status: 400,
+            message: format!(
+                "the sink of table {} has every = '{}', but epochs.interval is {}",
+                plan.table,
+                humantime::format_duration(plan.every.unwrap_or_default()),
+                humantime::format_duration(interval)
+            ),
+            hint: Some("leave every out, or make epochs.interval shorter".to_owned()),
+        }),
+    }
+}
+
+/// The tables that a changed lake writes and the lake before did not: a new sink's, a new table's.
+///
+/// # Errors
+/// An option that makes no sense.
+pub(crate) fn new_sinks(
+    before: &Definitions,
+    after: &Definitions,
+    path: &std::path::Path,
+    interval: Duration,
+) -> Result<Vec<SinkPlan>, LakeError> {
+    let mode = ReadMode { once: false, threads: 1 };
+    let plans = |definitions: &Definitions| {
+        let repeatable = |relation: &Relation| {
+            Connection::new(relation, &definitions.stored, path, mode).map_or(true, |connection| connection.is_repeatable())
+        };
+        sink_plans(&definitions.catalog, &definitions.stored, &repeatable)
+    };
+    let known = plans(before)?;
+    let new: Vec<SinkPlan> = plans(after)?.into_iter().filter(|plan| known.iter().all(|old| old.table != plan.table)).collect();
+    check_intervals(&new, interval)?;
+    Ok(new)
+}
+
+/// The table that a sink writes.
+pub(crate) fn sink_table(sink: &Relation) -> String {
+    match &sink.detail {
+        Detail::Sink { options, .. } => options.get("table").map_or_else(|| sink.name.to_string(), str::to_owned),
+        _ => sink.name.to_string(),
     }
 }

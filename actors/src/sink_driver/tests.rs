@@ -47,17 +47,13 @@ impl EpochWriter for Faulty {
         let path = std::path::PathBuf::from("/lake/warehouse");
         let outcome = match fault {
             None => EpochWriter::commit(&self.tables, epoch, changes, rows).await,
-            Some(Fault::DiskFull) => {
-                Err(SinkError::File { what: "write", path, source: std::io::Error::from_raw_os_error(28) })
-            }
+            Some(Fault::DiskFull) => Err(SinkError::File { what: "write", path, source: std::io::Error::from_raw_os_error(28) }),
             Some(Fault::AnswerLost) => {
                 EpochWriter::commit(&self.tables, epoch, changes, rows).await.unwrap();
                 let source = std::io::Error::other("the answer got lost");
                 Err(SinkError::File { what: "commit in", path, source })
             }
-            Some(Fault::RowsGone) => {
-                Err(SinkError::Reader { table: TableName::new("a", "b"), source: "no longer kept".into() })
-            }
+            Some(Fault::RowsGone) => Err(SinkError::Reader { table: TableName::new("a", "b"), source: "no longer kept".into() }),
             Some(Fault::Panic) => {
                 self.told.send(epoch.clone()).unwrap();
                 panic!("the writer's hand slipped")
