@@ -17,9 +17,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture};
+use arrow::array::{AsArray, Int64Array};
+use arrow::datatypes::{DataType, Field, Schema};
 use livelake_dataflow::handle::{EngineHandle, SubscriptionId};
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::{SubscriptionEvent, Timestamp};
+use livelake_sinks::mode::{OP_COLUMN, RETRACTED};
 use livelake_sinks::{Epoch, SinkMode, TableChange};
 use tokio::sync::{Notify, mpsc};
 
@@ -44,7 +47,7 @@ const BACKOFF_LAST: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 struct Inbox {
     /// By their timestamps, in order.
-    changes: VecDeque<(Timestamp, (arrow::record_batch::RecordBatch, arrow::array::Int64Array))>,
+    changes: VecDeque<(Timestamp, (arrow::record_batch::RecordBatch, Int64Array))>,
     upper: Timestamp,
     failure: Option<String>,
 }
@@ -215,19 +218,27 @@ impl Driver {
         }
     }
 
-    /// The table's rows, each taken away once: with the relation's contents they sum up to what differs.
+    /// What the table says that the relation holds, taken away: with the relation's contents it sums up to what differs. A changelog
+    /// says it by all of its changes together.
     async fn table_rows(&self, plan: &SinkPlan) -> Result<ChangeList, LakeError> {
         let existing = self.store.tables.tables().await.map_err(internal)?;
-        if plan.mode == SinkMode::Changelog || !existing.iter().any(|table| table.table == plan.table) {
+        if !existing.iter().any(|table| table.table == plan.table) {
             return Ok(Vec::new());
         }
+        let log = plan.mode == SinkMode::Changelog;
+        let op = log.then(|| Arc::new(Field::new(OP_COLUMN, DataType::Utf8, false)));
+        let schema = Arc::new(Schema::new(plan.schema.fields().iter().cloned().chain(op).collect::<Vec<_>>()));
         let (send, mut receive) = mpsc::channel(4);
-        let (tables, table, schema) = (self.store.tables.clone(), plan.table.clone(), Arc::clone(&plan.schema));
+        let (tables, table) = (self.store.tables.clone(), plan.table.clone());
         let reading = tokio::spawn(async move { tables.read(&table, schema, send).await });
         let mut rows = Vec::new();
+        let visible: Vec<usize> = (0..plan.schema.fields().len()).collect();
         while let Some(batch) = receive.recv().await {
-            let minus = arrow::array::Int64Array::from(vec![-1; batch.num_rows()]);
-            rows.push((batch, minus));
+            let minus: Int64Array = match batch.column_by_name(OP_COLUMN).filter(|_| log) {
+                None => std::iter::repeat_n(-1, batch.num_rows()).collect(),
+                Some(ops) => ops.as_string::<i32>().iter().map(|op| if op == Some(RETRACTED) { 1 } else { -1 }).collect(),
+            };
+            rows.push((batch.project(&visible).map_err(internal)?, minus));
         }
         reading.await.map_err(internal)?.map_err(internal)?;
         Ok(rows)

@@ -350,16 +350,23 @@ async fn read_rows(
     Ok(counts)
 }
 
+/// The column of a changelog that says what happened to the row.
+pub const OP_COLUMN: &str = "_op";
+/// A row came.
+pub const INSERTED: &str = "+I";
+/// A row went.
+pub const RETRACTED: &str = "-D";
+
 /// A changelog table's columns.
 fn changelog_schema(table: &str, schema: &SchemaRef) -> Result<SchemaRef, SinkError> {
     let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
-    for name in ["_op", "_timestamp"] {
+    for name in [OP_COLUMN, "_timestamp"] {
         if schema.field_with_name(name).is_ok() {
             let reason = "a changelog has a column of that name of its own: rename the relation's with AS".into();
             return Err(SinkError::Column { table: table.into(), column: name.into(), reason });
         }
     }
-    fields.push(Arc::new(Field::new("_op", DataType::Utf8, false)));
+    fields.push(Arc::new(Field::new(OP_COLUMN, DataType::Utf8, false)));
     fields.push(Arc::new(Field::new("_timestamp", DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), false)));
     Ok(Arc::new(ArrowSchema::new(fields)))
 }
@@ -367,7 +374,7 @@ fn changelog_schema(table: &str, schema: &SchemaRef) -> Result<SchemaRef, SinkEr
 /// Rows with `_op` and `_timestamp`.
 fn with_ops(rows: &RecordBatch, diffs: &Int64Array, timestamp: Timestamp) -> Result<RecordBatch, SinkError> {
     let schema = changelog_schema("", &rows.schema())?;
-    let ops: StringArray = diffs.values().iter().map(|d| Some(if *d < 0 { "-D" } else { "+I" })).collect();
+    let ops: StringArray = diffs.values().iter().map(|d| Some(if *d < 0 { RETRACTED } else { INSERTED })).collect();
     let at = TimestampMicrosecondArray::from_value(timestamp.cast_signed(), rows.num_rows()).with_timezone("+00:00");
     let mut columns = rows.columns().to_vec();
     columns.push(Arc::new(ops));

@@ -398,7 +398,7 @@ async fn subscribe_statements_send_upserts_when_asked() {
     lake.send("city.zones", &SubscriptionEvent::Progress(11));
     lake.send("city.zones", &SubscriptionEvent::End(None));
     let answer = answer.await.unwrap();
-    let lines: Vec<serde_json::Value> = answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&lines[0]["changes"][0]["op"], &lines[0]["changes"][0]["row"]["name"]), (&json!("upsert"), &json!("new")));
     assert_eq!((lines[0]["changes"].as_array().unwrap().len(), lines.len()), (1, 2));
     server.stop().await.unwrap();
