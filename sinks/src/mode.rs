@@ -13,7 +13,6 @@ use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArr
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
-use iceberg::io::FileIO;
 use iceberg::spec::Struct;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::Timestamp;
@@ -22,6 +21,7 @@ use tokio::sync::mpsc;
 use crate::error::SinkError;
 use crate::hydrate;
 use crate::partition::PartitionBy;
+use crate::producer::attempt::Attempt;
 use crate::producer::files::TableWriter;
 use crate::producer::{Change, EPOCH_KEY, Staged, TableState, reshaped, stage};
 use crate::schema::{conform, evolved, notes};
@@ -106,7 +106,7 @@ pub trait RowReader: Send + Sync {
 
 /// What all tables of an epoch share while they are written.
 pub(crate) struct Context {
-    pub(crate) io: FileIO,
+    pub(crate) attempt: Attempt,
     pub(crate) storage: Storage,
     pub(crate) epoch: u64,
     pub(crate) timestamp: Timestamp,
@@ -179,7 +179,7 @@ pub(crate) async fn write_table(
     }
 
     let shaped = reshaped(&base, schema.as_ref(), spec.as_ref()).map_err(failed())?;
-    let mut writer = TableWriter::new(&context.io, table, &shaped, &format!("epoch-{}", context.epoch))?;
+    let mut writer = TableWriter::new(&context.attempt, table, &shaped, &format!("epoch-{}", context.epoch))?;
     let mut removed: HashSet<String> = HashSet::new();
     if replace {
         removed.extend(base.live().map(|(_, f)| f.path.clone()));
@@ -208,7 +208,7 @@ pub(crate) async fn write_table(
         });
     }
     let change = Change { schema, spec, added, removed, only_rearranged: false };
-    stage(&context.io, &base, change, &context.stamp, context.keep).await.map(Some).map_err(failed())
+    stage(&context.attempt, &base, change, &context.stamp, context.keep).await.map(Some).map_err(failed())
 }
 
 /// How many rows the table must have afterwards.
