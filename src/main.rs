@@ -1,5 +1,11 @@
 //! The command line: parses it, sets up logging, runs one command, turns its outcome into an exit code.
 //!
+//! ```text
+//!   check, explain ─────▶ folder of SQL ──▶ catalog             no engine, nothing is read
+//!   run, demo, verify ──▶ folder of SQL ──▶ lake and servers    the whole of livelake-actors in this process
+//!   sql, subscribe, export, verify URL ──▶ HTTP ──▶ a lake that runs elsewhere
+//! ```
+//!
 //! Exit codes: 0 done; 1 failed while running; 2 wrong usage or a lake that does not plan; 3 an answer that differs (`verify`).
 
 mod commands;

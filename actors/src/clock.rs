@@ -5,14 +5,17 @@
 //! comes, the clock ticks slowly on, so that rows leave temporal filters.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture};
 use livelake_dataflow::handle::EngineHandle;
 use livelake_dataflow::plan::RelationId;
-use livelake_dataflow::protocol::{EngineError, InputBatch, Timestamp};
+use livelake_dataflow::protocol::{InputBatch, Timestamp};
 use tokio::sync::oneshot;
 
+use crate::feeder::Generation;
 use crate::sources::{Position, Positions};
 
 /// Decoded bytes that may be under way before feeders have to wait.
@@ -43,11 +46,59 @@ pub struct Clock {
     positions: AllPositions,
     ticks: u64,
     timer_set: bool,
+    memory: Arc<MemoryGuard>,
+}
+
+/// `engine.memory_limit`, and whether sources wait because of it. Read by whoever shows the lake's health.
+#[derive(Debug, Default)]
+pub struct MemoryGuard {
+    limit: Option<u64>,
+    /// How much memory there was when it was last too much; 0: it is not.
+    over: AtomicU64,
+}
+
+impl MemoryGuard {
+    /// A guard with this limit in bytes, or none.
+    pub fn new(limit: Option<u64>) -> MemoryGuard {
+        MemoryGuard { limit, over: AtomicU64::new(0) }
+    }
+
+    /// The limit.
+    pub fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// Looks at the process and says in words if it has too much memory.
+    fn look(&self) -> Option<String> {
+        let limit = self.limit?;
+        let resident = crate::memory::resident_bytes();
+        self.over.store(if resident > limit { resident } else { 0 }, Ordering::Relaxed);
+        self.problem()
+    }
+
+    /// That sources wait, in words, if they do.
+    pub fn problem(&self) -> Option<String> {
+        let (limit, over) = (self.limit?, self.over.load(Ordering::Relaxed));
+        (over > 0).then(|| {
+            format!(
+                "sources are not read on: the process has {} MB of memory, engine.memory_limit is {} MB; raise it, or drop views",
+                over / 1_000_000,
+                limit / 1_000_000
+            )
+        })
+    }
 }
 
 impl Clock {
     /// A clock that begins after `begin` (0 for a new lake) with recorded positions. `once`: it does not tick while nothing comes.
-    pub fn new(engine: EngineHandle, least: Duration, once: bool, begin: Timestamp, positions: AllPositions) -> Clock {
+    pub fn new(
+        engine: EngineHandle,
+        least: Duration,
+        once: bool,
+        begin: Timestamp,
+        positions: AllPositions,
+        memory: Arc<MemoryGuard>,
+    ) -> Clock {
         Clock {
             engine,
             least,
@@ -64,6 +115,20 @@ impl Clock {
             positions,
             ticks: 0,
             timer_set: false,
+            memory,
+        }
+    }
+
+    /// Lets feeders go on while there is room.
+    fn credit(&mut self) {
+        if self.waiting_feeders.is_empty() || self.memory.look().is_some() {
+            return;
+        }
+        while self.in_flight < IN_FLIGHT_BYTES_MAX
+            && let Some(feeder) = self.waiting_feeders.pop_front()
+        {
+            // a feeder that was stopped does not listen any more
+            let _ = feeder.send(());
         }
     }
 
@@ -104,12 +169,7 @@ impl Clock {
             self.in_flight -= *bytes;
             self.under_way.pop_front();
         }
-        while self.in_flight < IN_FLIGHT_BYTES_MAX
-            && let Some(feeder) = self.waiting_feeders.pop_front()
-        {
-            // a feeder that was stopped does not listen any more
-            let _ = feeder.send(());
-        }
+        self.credit();
         let (done, waiting) = std::mem::take(&mut self.waiting_for).into_iter().partition(|(time, _)| *time < frontier);
         self.waiting_for = waiting;
         for (time, asker) in Vec::<(Timestamp, oneshot::Sender<Timestamp>)>::from_iter(done) {
@@ -128,6 +188,8 @@ impl Actor for Clock {
             if !clock.once && clock.under_way.is_empty() && clock.last_tick_at.elapsed() >= IDLE_TICK {
                 clock.close();
             }
+            // memory may have been given back meanwhile
+            clock.credit();
         });
         // one thread sleeps on the engine's board and wakes the clock when something is complete
         let (engine, clock) = (self.engine.clone(), context.address());
@@ -161,12 +223,14 @@ impl Handler<Completed> for Clock {
 
 /// Rows that a source read, for the open tick. Answered when the feeder may go on.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<(), EngineError>")]
+#[rtype(result = "Result<(), String>")]
 pub struct Rows {
     /// Where they go, in order: the source, its errors.
     pub batches: Vec<(RelationId, InputBatch)>,
     /// The source's name, the partition, and where reading goes on after these rows.
     pub position: Option<(String, String, Position)>,
+    /// Who read them.
+    pub generation: Generation,
 }
 
 fn size(batch: &InputBatch) -> usize {
@@ -177,9 +241,13 @@ fn size(batch: &InputBatch) -> usize {
 }
 
 impl Handler<Rows> for Clock {
-    type Result = ResponseFuture<Result<(), EngineError>>;
+    type Result = ResponseFuture<Result<(), String>>;
 
     fn handle(&mut self, message: Rows, context: &mut Self::Context) -> Self::Result {
+        if !message.generation.is_current() {
+            // the source was stopped, dropped or started again meanwhile: neither its rows nor its position count
+            return Box::pin(async { Ok(()) });
+        }
         let mut outcome = Ok(());
         for (id, batch) in message.batches {
             let bytes = size(&batch);
@@ -192,8 +260,16 @@ impl Handler<Rows> for Clock {
             self.positions.entry(source).or_default().set(partition, position);
         }
         self.consider(context);
-        if outcome.is_err() || self.in_flight < IN_FLIGHT_BYTES_MAX {
+        let outcome = outcome.map_err(|error| error.to_string());
+        let too_much = self.memory.look();
+        if outcome.is_err() || (self.in_flight < IN_FLIGHT_BYTES_MAX && too_much.is_none()) {
             return Box::pin(async move { outcome });
+        }
+        if self.once
+            && let Some(problem) = too_much
+        {
+            // a run with an end would wait for ever: nothing that it has read goes away again
+            return Box::pin(async move { Err(problem) });
         }
         let (send, receive) = oneshot::channel();
         self.waiting_feeders.push_back(send);

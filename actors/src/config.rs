@@ -68,11 +68,33 @@ pub struct Engine {
     /// How much history is kept in memory for `AS OF`.
     #[serde(deserialize_with = "duration")]
     pub retention: Duration,
+    /// What `now()` means; only the system's time so far.
+    pub clock: TimeBase,
+    /// Bytes of memory above which no source is read on; absent: no limit.
+    #[serde(deserialize_with = "size")]
+    pub memory_limit: Option<u64>,
+}
+
+/// `engine.clock`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeBase {
+    /// `now()` is the system's time.
+    #[default]
+    System,
+    /// `now()` is the greatest event time read.
+    Event,
 }
 
 impl Default for Engine {
     fn default() -> Self {
-        Engine { workers: 0, tick: Duration::from_millis(1), retention: Duration::from_secs(30) }
+        Engine {
+            workers: 0,
+            tick: Duration::from_millis(1),
+            retention: Duration::from_secs(30),
+            clock: TimeBase::System,
+            memory_limit: None,
+        }
     }
 }
 
@@ -110,7 +132,7 @@ impl Default for Storage {
 }
 
 /// All keys, for the nearest one to a typo.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 13] = [
     "http.bind",
     "http.port",
     "postgres.bind",
@@ -118,6 +140,8 @@ const KEYS: [&str; 11] = [
     "engine.workers",
     "engine.tick",
     "engine.retention",
+    "engine.clock",
+    "engine.memory_limit",
     "epochs.interval",
     "epochs.keep",
     "storage.warehouse",
@@ -128,6 +152,17 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text)
         .map_err(|_| serde::de::Error::custom(format!("`{text}` is not a duration such as 200ms or 10s")))
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    match crate::memory::parse_size(&text) {
+        Some(0) | None => Err(serde::de::Error::custom(format!("`{text}` is not a size such as 500MB or 2GiB"))),
+        size => Ok(size),
+    }
 }
 
 /// A setting that cannot be used.
@@ -170,6 +205,11 @@ impl Config {
             table.try_into().map_err(|error: toml::de::Error| ConfigError(format!("{}: {}", path.display(), error.message())))?;
         if config.epochs.interval.is_zero() {
             return Err(ConfigError("epochs.interval must be above zero".to_owned()));
+        }
+        if config.engine.clock == TimeBase::Event {
+            let message = "engine.clock = event is not supported yet: now() is the system's time; leave the setting out, and compare \
+                           with a time column instead of now() for replays";
+            return Err(ConfigError(message.to_owned()));
         }
         Ok(config)
     }
@@ -232,6 +272,11 @@ mod tests {
             load(&["http.prot=1"], &[]).unwrap_err().to_string(),
             "--set: unknown setting `http.prot`; did you mean `http.port`?"
         );
+        assert!(load(&["engine.clock=event"], &[]).unwrap_err().to_string().contains("not supported yet"));
+        assert!(load(&["engine.clock=sundial"], &[]).unwrap_err().to_string().contains("sundial"));
+        assert!(load(&["engine.memory_limit=lots"], &[]).unwrap_err().to_string().contains("not a size"));
+        assert_eq!(load(&["engine.memory_limit=2GB"], &[]).unwrap().engine.memory_limit, Some(2_000_000_000));
+        assert_eq!(load(&["engine.memory_limit=5000000"], &[]).unwrap().engine.memory_limit, Some(5_000_000));
         assert!(load(&["epochs.interval=soon"], &[]).unwrap_err().to_string().contains("not a duration"));
     }
 }

@@ -40,6 +40,7 @@ mod spec;
 mod time;
 mod zone;
 
+pub(crate) use errors::{ErrorRows, Place};
 pub use spec::{DecimalHandling, DecodeSpec, EnvelopeMode, ErrorPolicy, Format, SpecError, TIME_PRECISION, TimePrecision, Zone};
 
 /// Columns that every source offers beside its own. They are decoded when [`DecodeSpec::schema`] names them.

@@ -200,9 +200,7 @@ impl LakeService for Double {
         }
         let state = self.context.state();
         let plan = state.create_logical_plan(sql).await.map_err(|error| sql_error(&error))?;
-        let types = plan.get_parameter_types().map_err(|error| sql_error(&error))?;
-        let parameters =
-            (1..=types.len()).map(|index| types.get(&format!("${index}")).cloned().flatten().unwrap_or(DataType::Utf8)).collect();
+        let parameters = livelake_queries::session::parameter_types(&plan).map_err(|error| sql_error(&error))?;
         let schema = if word == "INSERT" { Arc::new(Schema::empty()) } else { Arc::clone(plan.schema().inner()) };
         Ok((schema, parameters))
     }
@@ -276,14 +274,16 @@ impl LakeService for Double {
             futures::stream::unfold(receive, |mut receive| async move { receive.recv().await.map(|event| (Ok(event), receive)) })
                 .chain(futures::stream::iter([Err(slow)]))
                 .boxed();
-        Ok(Subscription { schema: self.schema_of("city.zones").await, events })
+        Ok(Subscription { schema: self.schema_of("city.zones").await, upsert_key: None, events })
     }
 
     async fn subscribe_sql(&self, sql: &str) -> Result<Subscription, LakeError> {
         if !sql.contains("city.zones") {
             return Err(sql_error(&DataFusionError::Plan("relation not found".to_owned())));
         }
-        self.subscribe("city.zones", SubscribeOptions::default()).await
+        let subscription = self.subscribe("city.zones", SubscribeOptions::default()).await?;
+        let upsert_key = sql.contains("ENVELOPE UPSERT").then(|| vec![0]);
+        Ok(Subscription { upsert_key, ..subscription })
     }
 
     async fn insert(&self, table: &str, rows: Vec<RecordBatch>) -> Result<u64, LakeError> {

@@ -1,10 +1,11 @@
 //! One source: a reader on a thread of its own, started again with backoff when it fails.
 //!
 //! The thread hands every batch to the clock and waits for its answer, so reading is never further ahead than the clock allows. Each start
-//! has a generation number; what an earlier thread still says is dropped.
+//! has a generation number, which goes with all that the thread says; what an earlier one still says is dropped, its rows and
+//! positions too. A reader that panics is treated like one that failed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, PositionsOf, Rows};
 use crate::lake::connect::{Connection, READ_WAIT};
 use crate::service::SourceStatus;
-use crate::sources::{Budget, Positions, SourceEvent};
+use crate::sources::{Budget, Positions, SourceError, SourceEvent, SourceReader};
 
 /// The first pause after a failure; it doubles up to the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
@@ -115,10 +116,52 @@ pub enum Outcome {
     Failed(String),
 }
 
+/// Where a source's readers come from.
+pub trait Opens: std::fmt::Debug + Send + Sync {
+    /// `schema.name`.
+    fn name(&self) -> &str;
+
+    /// Opens a reader that goes on at these positions.
+    ///
+    /// # Errors
+    /// See [`SourceError::is_retryable`].
+    fn open(&self, from: &Positions) -> Result<Box<dyn SourceReader>, SourceError>;
+}
+
+impl Opens for Connection {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn open(&self, from: &Positions) -> Result<Box<dyn SourceReader>, SourceError> {
+        Connection::open(self, from)
+    }
+}
+
+/// A thread's generation beside the newest one of its source.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    newest: Arc<AtomicU64>,
+    mine: u64,
+}
+
+impl Generation {
+    /// Whether nothing newer was started and the source was not stopped.
+    pub fn is_current(&self) -> bool {
+        self.newest.load(Ordering::Acquire) == self.mine
+    }
+}
+
+/// What a panic said.
+pub(crate) fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("for an unknown reason").to_owned()
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Feeder {
-    connection: Connection,
+    source: Arc<dyn Opens>,
     relation: RelationId,
     errors: RelationId,
     clock: Addr<Clock>,
@@ -126,58 +169,50 @@ pub struct Feeder {
     outcome: watch::Sender<Outcome>,
     /// In a run with an end, trying again for ever would never end: a source that is not there fails.
     once: bool,
-    generation: u64,
-    stop: Arc<AtomicBool>,
+    /// The newest generation; it moves on when reading starts and when it stops.
+    generation: Arc<AtomicU64>,
     backoff: Duration,
 }
 
 impl Feeder {
     /// A feeder that starts reading when the actor starts.
     pub fn new(
-        connection: Connection,
+        source: Arc<dyn Opens>,
         (relation, errors): (RelationId, RelationId),
         clock: Addr<Clock>,
         progress: Arc<Progress>,
         outcome: watch::Sender<Outcome>,
         once: bool,
     ) -> Feeder {
-        Feeder {
-            connection,
-            relation,
-            errors,
-            clock,
-            progress,
-            outcome,
-            once,
-            generation: 0,
-            stop: Arc::new(AtomicBool::new(false)),
-            backoff: BACKOFF_FIRST,
-        }
+        Feeder { source, relation, errors, clock, progress, outcome, once, generation: Arc::default(), backoff: BACKOFF_FIRST }
     }
 
     fn start_thread(&mut self, context: &mut Context<Self>) {
-        self.generation += 1;
-        self.stop = Arc::new(AtomicBool::new(false));
+        let mine = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let generation = Generation { newest: Arc::clone(&self.generation), mine };
         let reading = Reading {
-            connection: self.connection.clone(),
+            source: Arc::clone(&self.source),
             relation: self.relation,
             errors: self.errors,
             clock: self.clock.clone(),
             progress: Arc::clone(&self.progress),
-            stop: Arc::clone(&self.stop),
+            generation: generation.clone(),
+            advanced: false,
         };
-        let (feeder, generation) = (context.address(), self.generation);
+        let (feeder, name) = (context.address(), format!("source {}", self.source.name()));
         let run = move || {
+            let mut reading = reading;
             let outcome = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reading.run())) {
                 Ok(outcome) => outcome,
-                Err(_) => Err(("the reader stopped unexpectedly; the log has the reason".to_owned(), true)),
+                Err(panic) => Err((format!("the reader stopped unexpectedly: {}", words_of(panic.as_ref())), true)),
             };
+            let ended = Ended { generation, outcome, advanced: reading.advanced };
             // the actor is gone only when the lake stops
-            let _ = futures::executor::block_on(feeder.send(Ended { generation, outcome }));
+            let _ = futures::executor::block_on(feeder.send(ended));
         };
-        let name = format!("source {}", self.connection.name);
         if let Err(error) = std::thread::Builder::new().name(name).spawn(run) {
-            tracing::error!(source = self.connection.name, %error, "cannot start a thread");
+            tracing::error!(source = self.source.name(), %error, "cannot start a thread");
+            self.progress.say("failed", Some(format!("cannot start a thread: {error}")));
             let _ = self.outcome.send(Outcome::Failed(error.to_string()));
         }
     }
@@ -191,7 +226,7 @@ impl Actor for Feeder {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -199,16 +234,22 @@ impl Actor for Feeder {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Ended {
-    generation: u64,
+    generation: Generation,
     outcome: Result<(), (String, bool)>,
+    /// Whether rows of it were taken in.
+    advanced: bool,
 }
 
 impl Handler<Ended> for Feeder {
     type Result = ();
 
     fn handle(&mut self, ended: Ended, context: &mut Self::Context) {
-        if ended.generation != self.generation {
+        if !ended.generation.is_current() {
             return;
+        }
+        if ended.advanced {
+            // what it failed on now is not what it failed on before
+            self.backoff = BACKOFF_FIRST;
         }
         match ended.outcome {
             Ok(()) => {
@@ -216,14 +257,14 @@ impl Handler<Ended> for Feeder {
                 let _ = self.outcome.send(Outcome::Done);
             }
             Err((reason, true)) if !self.once => {
-                tracing::warn!(source = self.connection.name, reason, retry_in = ?self.backoff, "source failed, trying again");
+                tracing::warn!(source = self.source.name(), reason, retry_in = ?self.backoff, "source failed, trying again");
                 self.progress.say("retrying", Some(reason));
                 self.progress.restarts.fetch_add(1, Ordering::Relaxed);
                 context.run_later(self.backoff, |feeder, context| feeder.start_thread(context));
                 self.backoff = (self.backoff * 2).min(BACKOFF_LAST);
             }
             Err((reason, _)) => {
-                tracing::error!(source = self.connection.name, reason, "source stopped");
+                tracing::error!(source = self.source.name(), reason, "source stopped");
                 self.progress.say("failed", Some(reason.clone()));
                 let _ = self.outcome.send(Outcome::Failed(reason));
             }
@@ -240,31 +281,32 @@ impl Handler<StopFeeding> for Feeder {
     type Result = ();
 
     fn handle(&mut self, _: StopFeeding, context: &mut Self::Context) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.generation += 1;
+        self.generation.fetch_add(1, Ordering::AcqRel);
         context.stop();
     }
 }
 
 /// What a reader's thread needs.
 struct Reading {
-    connection: Connection,
+    source: Arc<dyn Opens>,
     relation: RelationId,
     errors: RelationId,
     clock: Addr<Clock>,
     progress: Arc<Progress>,
-    stop: Arc<AtomicBool>,
+    generation: Generation,
+    /// Whether rows were taken in.
+    advanced: bool,
 }
 
 impl Reading {
-    fn run(&self) -> Result<(), (String, bool)> {
+    fn run(&mut self) -> Result<(), (String, bool)> {
         let gone = |_| ("the lake is stopping".to_owned(), false);
-        let from = futures::executor::block_on(self.clock.send(PositionsOf(self.connection.name.clone()))).map_err(gone)?;
+        let from = futures::executor::block_on(self.clock.send(PositionsOf(self.source.name().to_owned()))).map_err(gone)?;
         let from: Positions = from.unwrap_or_default();
-        let mut reader = self.connection.open(&from).map_err(|error| (error.to_string(), error.is_retryable()))?;
+        let mut reader = self.source.open(&from).map_err(|error| (error.to_string(), error.is_retryable()))?;
         self.progress.say("running", None);
         let budget = Budget { wait: READ_WAIT, ..Budget::default() };
-        while !self.stop.load(Ordering::Relaxed) {
+        while self.generation.is_current() {
             let event = reader.next(budget).map_err(|error| (error.to_string(), error.is_retryable()))?;
             match event {
                 SourceEvent::Batch { partition, decoded, position, bytes } => {
@@ -272,9 +314,11 @@ impl Reading {
                     let mut batches: Vec<(RelationId, InputBatch)> =
                         decoded.inputs.into_iter().map(|batch| (self.relation, batch)).collect();
                     batches.extend(decoded.errors.map(|rows| (self.errors, InputBatch::Rows { rows, ops: None })));
-                    let rows = Rows { batches, position: Some((self.connection.name.clone(), partition, position)) };
+                    let position = Some((self.source.name().to_owned(), partition, position));
+                    let rows = Rows { batches, position, generation: self.generation.clone() };
                     let answer = futures::executor::block_on(self.clock.send(rows)).map_err(gone)?;
-                    answer.map_err(|error| (error.to_string(), false))?;
+                    answer.map_err(|error| (error, false))?;
+                    self.advanced = true;
                     self.count(&counters, bytes);
                     let mut words = self.progress.words();
                     words.state = "running";
@@ -289,7 +333,7 @@ impl Reading {
                     self.progress.say("waiting", Some(message));
                     self.sleep(until);
                 }
-                SourceEvent::Notice(notice) => tracing::warn!(source = self.connection.name, notice, "source says"),
+                SourceEvent::Notice(notice) => tracing::warn!(source = self.source.name(), notice, "source says"),
                 SourceEvent::Done => return Ok(()),
             }
         }
@@ -306,8 +350,11 @@ impl Reading {
 
     /// Sleeps in pieces, to notice a stop.
     fn sleep(&self, until: Instant) {
-        while !self.stop.load(Ordering::Relaxed) && Instant::now() < until {
+        while self.generation.is_current() && Instant::now() < until {
             std::thread::sleep(until.saturating_duration_since(Instant::now()).min(READ_WAIT));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

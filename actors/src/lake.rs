@@ -17,13 +17,16 @@ pub mod reader;
 pub mod service;
 pub mod statements;
 pub mod store;
+mod subscriptions;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr};
 use livelake_dataflow::handle::{EngineConfig, EngineHandle};
@@ -34,13 +37,13 @@ use livelake_queries::plan::{StoredColumns, columns_read, view_plan};
 use livelake_queries::statement::RelationKind;
 use tokio::sync::watch;
 
-use crate::clock::{AllPositions, Clock, Flush};
+use crate::clock::{AllPositions, Clock, Flush, MemoryGuard};
 use crate::config::Config;
 use crate::feeder::{Feeder, Outcome, Progress, StopFeeding};
 use crate::lake::connect::{Connection, ReadMode};
 use crate::lake::failure::internal;
 use crate::lake::folder::LakeFolder;
-use crate::lake::store::{SinkPlan, Store, sink_plans};
+use crate::lake::store::{Store, check_intervals, known_epochs, sink_plans};
 use crate::service::LakeError;
 use crate::sink_driver::{CommitNow, EpochList, Settle, SinkDriver};
 
@@ -103,6 +106,9 @@ struct Inner {
     /// Whether everything is whole: views answer only then.
     ready: std::sync::atomic::AtomicBool,
     begun: Instant,
+    memory: Arc<MemoryGuard>,
+    /// Between two epochs.
+    interval: Duration,
     temporary: std::sync::atomic::AtomicU64,
 }
 
@@ -141,7 +147,8 @@ impl Lake {
             }
         }));
         let stored = stored_columns(&folder.catalog, &options);
-        let clock = Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions).start();
+        let memory = Arc::new(MemoryGuard::new(config.engine.memory_limit));
+        let clock = Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions, Arc::clone(&memory)).start();
         let lake = Lake(Arc::new(Inner {
             path: folder.path,
             options,
@@ -156,6 +163,8 @@ impl Lake {
             sinks: OnceLock::new(),
             ready: std::sync::atomic::AtomicBool::new(false),
             begun: Instant::now(),
+            memory,
+            interval: config.epochs.interval,
             temporary: std::sync::atomic::AtomicU64::new(1 << 48),
         }));
         let catalog = lake.definitions().catalog;
@@ -173,6 +182,11 @@ impl Lake {
     /// The clock.
     pub fn clock(&self) -> &Addr<Clock> {
         &self.0.clock
+    }
+
+    /// `engine.memory_limit` in bytes, if it is set.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.0.memory.limit()
     }
 
     /// The lake's folder.
@@ -260,6 +274,7 @@ impl Lake {
             let lake = Lake::build(folder, config, options, 0, AllPositions::new())?;
             return Ok(lake);
         }
+        check_intervals(&plans, config.epochs.interval)?;
         options.asked_for.extend(plans.iter().map(|plan| plan.relation));
         let store = Store::open(&folder.path, config).await?;
         // a source goes on where its table ends; one whose table is not there yet has everything to read
@@ -306,9 +321,21 @@ impl Lake {
     /// # Errors
     /// Why it could not be committed.
     pub async fn commit(&self) -> Result<Option<u64>, LakeError> {
+        self.commit_now(false).await
+    }
+
+    /// Commits an epoch now in which every table is up to date, also those with an interval of their own: at the end of a run.
+    ///
+    /// # Errors
+    /// Why it could not be committed.
+    pub async fn commit_all(&self) -> Result<Option<u64>, LakeError> {
+        self.commit_now(true).await
+    }
+
+    async fn commit_now(&self, all: bool) -> Result<Option<u64>, LakeError> {
         match self.0.sinks.get() {
             None => Ok(None),
-            Some(sinks) => sinks.driver.send(CommitNow).await.map_err(internal)?,
+            Some(sinks) => sinks.driver.send(CommitNow { all }).await.map_err(internal)?,
         }
     }
 
@@ -326,7 +353,7 @@ impl Lake {
             let (outcome, told) = watch::channel(Outcome::Running);
             source.outcome = told;
             let feeder = Feeder::new(
-                source.connection.clone(),
+                Arc::new(source.connection.clone()),
                 (relation.id, errors.id),
                 self.0.clock.clone(),
                 Arc::clone(&source.progress),
@@ -420,45 +447,4 @@ pub fn connect_all(folder: &LakeFolder) -> Vec<livelake_queries::SqlError> {
     let stored = StoredColumns::default();
     let sources = folder.catalog.of_kind(RelationKind::Source);
     sources.filter_map(|source| Connection::new(source, &stored, &folder.path, mode).err()).collect()
-}
-
-/// The epochs that were committed before this start.
-async fn known_epochs(store: &Store) -> Result<Vec<crate::service::EpochStatus>, LakeError> {
-    let records = store.tables.epochs(100).await.map_err(internal)?;
-    Ok(records
-        .into_iter()
-        .map(|record| crate::service::EpochStatus {
-            epoch: record.number,
-            as_of: record.timestamp,
-            committed_at: record.committed_at.max(0) as Timestamp,
-            milliseconds: 0,
-            tables: record.tables.into_iter().collect(),
-        })
-        .collect())
-}
-
-/// The tables that a changed lake writes and the lake before did not: a new sink's, a new table's.
-///
-/// # Errors
-/// An option that makes no sense.
-pub(crate) fn new_sinks(before: &Definitions, after: &Definitions, path: &std::path::Path) -> Result<Vec<SinkPlan>, LakeError> {
-    let mode = ReadMode { once: false, threads: 1 };
-    let plans = |definitions: &Definitions| {
-        let repeatable = |relation: &Relation| {
-            Connection::new(relation, &definitions.stored, path, mode).map_or(true, |connection| connection.is_repeatable())
-        };
-        sink_plans(&definitions.catalog, &definitions.stored, &repeatable)
-    };
-    let known = plans(before)?;
-    Ok(plans(after)?.into_iter().filter(|plan| known.iter().all(|old| old.table != plan.table)).collect())
-}
-
-/// The table that a sink writes.
-pub(crate) fn sink_table(sink: &Relation) -> String {
-    match &sink.detail {
-        livelake_queries::catalog::Detail::Sink { options, .. } => {
-            options.get("table").map_or_else(|| sink.name.to_string(), str::to_owned)
-        }
-        _ => sink.name.to_string(),
-    }
 }

@@ -144,12 +144,16 @@ pub struct SubscribeOptions {
     pub as_of: Option<Timestamp>,
     /// Leave out the snapshot and send only what changes after it.
     pub no_snapshot: bool,
+    /// Leave out progress marks.
+    pub no_progress: bool,
 }
 
 /// A running subscription; dropping it ends it.
 pub struct Subscription {
     /// Columns of the changed rows.
     pub schema: SchemaRef,
+    /// Columns by which changes are to be sent as upserts, if that was asked for.
+    pub upsert_key: Option<Vec<usize>>,
     /// Snapshot, changes and progress. Bounded: a reader that is too slow gets an error with code `slow_subscriber` and the end.
     pub events: BoxStream<'static, Result<SubscriptionEvent, LakeError>>,
 }

@@ -2,38 +2,52 @@
 //!
 //! It follows every relation that has a table and keeps what changed. For an epoch it asks the clock for a cut (a closed tick T and the
 //! sources' positions in it), waits until every relation is complete through T, and commits the net changes up to T of all tables
-//! at once. What could not be committed stays and goes with the next try; nothing is lost by failing.
+//! at once.
+//!
+//! An epoch that was sent and not acknowledged is sent again as it was (number, timestamp, changes, positions) until it is known to be
+//! there: the tables look for it first, so a commit whose answer got lost is found and not made twice. Only when it is known not to be
+//! there and the engine no longer has the rows of its timestamp, its changes go with a later cut. Tries follow with a growing
+//! pause, and so does a try after a panic; views answer all the while.
 //!
 //! After a start, a view's first changes are its whole contents. They are compared with what its table holds, so that only what
 //! really differs is written: a restart without news commits nothing.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture};
-use async_trait::async_trait;
+use arrow::array::{AsArray, Int64Array};
+use arrow::datatypes::{DataType, Field, Schema};
 use livelake_dataflow::handle::{EngineHandle, SubscriptionId};
 use livelake_dataflow::plan::RelationId;
-use livelake_dataflow::protocol::{PeekRequest, SubscriptionEvent, Timestamp};
-use livelake_sinks::{Epoch, RowReader, SinkMode, TableChange};
+use livelake_dataflow::protocol::{SubscriptionEvent, Timestamp};
+use livelake_sinks::mode::{OP_COLUMN, RETRACTED};
+use livelake_sinks::{Epoch, SinkMode, TableChange};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{AllPositions, Clock, Cut};
 use crate::consolidate::{ChangeList, consolidate};
 use crate::lake::failure::internal;
-use crate::lake::reader::peek;
-use crate::lake::store::{SinkPlan, Store};
+use crate::lake::store::{EpochWriter, SinkPlan, Store};
 use crate::service::{EpochStatus, LakeError};
+
+mod pending;
+
+use pending::Pending;
 
 /// Epochs that are remembered for the outside.
 const EPOCHS_KEPT: usize = 1000;
+/// The first pause after a commit that failed; it doubles up to the longest.
+const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+/// The longest pause.
+const BACKOFF_LAST: Duration = Duration::from_secs(30);
 
 /// What came of a relation and is not committed.
 #[derive(Debug, Default)]
 struct Inbox {
     /// By their timestamps, in order.
-    changes: VecDeque<(Timestamp, (arrow::record_batch::RecordBatch, arrow::array::Int64Array))>,
+    changes: VecDeque<(Timestamp, (arrow::record_batch::RecordBatch, Int64Array))>,
     upper: Timestamp,
     failure: Option<String>,
 }
@@ -47,6 +61,18 @@ struct Outlet {
     carried: ChangeList,
     /// The table's rows have not been compared with the relation's yet.
     compare: bool,
+    /// When a cut last took its changes, for tables that are not part of every epoch.
+    taken: Option<Instant>,
+}
+
+impl Outlet {
+    /// Whether its changes go with a cut that is made now. Half an interval of the lake's early is on time: its cuts are not to the second.
+    fn is_due(&self, interval: Duration) -> bool {
+        match (self.plan.every, self.taken) {
+            (Some(every), Some(taken)) => taken.elapsed() + interval / 2 >= every,
+            _ => true,
+        }
+    }
 }
 
 fn lock(inbox: &Mutex<Inbox>) -> MutexGuard<'_, Inbox> {
@@ -61,7 +87,7 @@ pub type EpochList = Arc<Mutex<VecDeque<EpochStatus>>>;
 pub struct SinkDriver {
     state: Arc<tokio::sync::Mutex<Driver>>,
     interval: Duration,
-    epochs: EpochList,
+    backoff: Duration,
     failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -71,11 +97,16 @@ struct Driver {
     engine: EngineHandle,
     clock: Addr<Clock>,
     store: Store,
+    writer: Arc<dyn EpochWriter>,
+    interval: Duration,
+    epochs: EpochList,
     outlets: Vec<Outlet>,
     news: Arc<Notify>,
     begin: Timestamp,
     last_positions: AllPositions,
     next_epoch: u64,
+    /// An epoch that was made and is not known to be there.
+    pending: Option<Pending>,
 }
 
 impl SinkDriver {
@@ -99,17 +130,22 @@ impl SinkDriver {
             engine,
             clock,
             last_positions: store.positions(),
+            writer: Arc::new(store.tables.clone()),
             store,
+            interval,
+            epochs,
             outlets: Vec::new(),
             news: Arc::new(Notify::new()),
             begin,
             next_epoch,
+            pending: None,
         };
         for plan in plans {
             let same = plan.hydrates && hydrated.contains(&plan.relation);
             driver.add(plan, same)?;
         }
-        Ok(SinkDriver { state: Arc::new(tokio::sync::Mutex::new(driver)), interval, epochs, failure: Arc::default() })
+        let state = Arc::new(tokio::sync::Mutex::new(driver));
+        Ok(SinkDriver { state, interval, backoff: BACKOFF_FIRST, failure: Arc::default() })
     }
 
     /// Why the last commit failed, if it did; for whoever watches the lake's health.
@@ -151,7 +187,8 @@ impl Driver {
                 }
             }),
         )?;
-        self.outlets.push(Outlet { compare: !same && self.begin > 0, plan, inbox, subscription, carried: Vec::new() });
+        let compare = !same && self.begin > 0;
+        self.outlets.push(Outlet { compare, plan, inbox, subscription, carried: Vec::new(), taken: None });
         Ok(())
     }
 
@@ -181,29 +218,47 @@ impl Driver {
         }
     }
 
-    /// The table's rows, each taken away once: with the relation's contents they sum up to what differs.
+    /// What the table says that the relation holds, taken away: with the relation's contents it sums up to what differs. A changelog
+    /// says it by all of its changes together.
     async fn table_rows(&self, plan: &SinkPlan) -> Result<ChangeList, LakeError> {
         let existing = self.store.tables.tables().await.map_err(internal)?;
-        if plan.mode == SinkMode::Changelog || !existing.iter().any(|table| table.table == plan.table) {
+        if !existing.iter().any(|table| table.table == plan.table) {
             return Ok(Vec::new());
         }
+        let log = plan.mode == SinkMode::Changelog;
+        let op = log.then(|| Arc::new(Field::new(OP_COLUMN, DataType::Utf8, false)));
+        let schema = Arc::new(Schema::new(plan.schema.fields().iter().cloned().chain(op).collect::<Vec<_>>()));
         let (send, mut receive) = mpsc::channel(4);
-        let (tables, table, schema) = (self.store.tables.clone(), plan.table.clone(), Arc::clone(&plan.schema));
+        let (tables, table) = (self.store.tables.clone(), plan.table.clone());
         let reading = tokio::spawn(async move { tables.read(&table, schema, send).await });
         let mut rows = Vec::new();
+        let visible: Vec<usize> = (0..plan.schema.fields().len()).collect();
         while let Some(batch) = receive.recv().await {
-            let minus = arrow::array::Int64Array::from(vec![-1; batch.num_rows()]);
-            rows.push((batch, minus));
+            let minus: Int64Array = match batch.column_by_name(OP_COLUMN).filter(|_| log) {
+                None => std::iter::repeat_n(-1, batch.num_rows()).collect(),
+                Some(ops) => ops.as_string::<i32>().iter().map(|op| if op == Some(RETRACTED) { 1 } else { -1 }).collect(),
+            };
+            rows.push((batch.project(&visible).map_err(internal)?, minus));
         }
         reading.await.map_err(internal)?.map_err(internal)?;
         Ok(rows)
     }
 
-    /// One epoch; `None` if nothing changed.
-    async fn commit(&mut self) -> Result<Option<EpochStatus>, LakeError> {
+    /// Commits what is pending and then, unless nothing changed, a new cut; the number of the newest epoch that this made.
+    async fn commit(&mut self, all: bool) -> Result<Option<u64>, LakeError> {
+        let earlier = match self.send().await {
+            // it is known not to be there, and its changes go with this cut
+            Err(_) if self.pending.is_none() => None,
+            outcome => outcome?,
+        };
+        self.cut(all).await?;
+        Ok(self.send().await?.or(earlier))
+    }
+
+    /// Makes an epoch of a new cut; nothing if nothing changed. `all`: tables that are not due go with it too.
+    async fn cut(&mut self, all: bool) -> Result<(), LakeError> {
         let (time, positions) = self.clock.send(Cut).await.map_err(internal)?;
         self.wait_for(time).await?;
-        let began = Instant::now();
         let mut changes = Vec::new();
         for index in 0..self.outlets.len() {
             if self.outlets[index].compare {
@@ -211,16 +266,21 @@ impl Driver {
                 self.outlets[index].carried.extend(rows);
                 self.outlets[index].compare = false;
             }
+            let due = all || self.outlets[index].is_due(self.interval);
             let outlet = &mut self.outlets[index];
             {
                 let mut inbox = lock(&outlet.inbox);
                 if let Some(failure) = &inbox.failure {
                     return Err(internal(format!("{}: {failure}", outlet.plan.table)));
                 }
-                let due = inbox.changes.partition_point(|(as_of, _)| *as_of <= time);
-                outlet.carried.extend(inbox.changes.drain(..due).map(|(_, change)| change));
+                let through = inbox.changes.partition_point(|(as_of, _)| *as_of <= time);
+                outlet.carried.extend(inbox.changes.drain(..through).map(|(_, change)| change));
             }
             outlet.carried = consolidate(&outlet.plan.schema, &outlet.carried).map_err(internal)?;
+            if !due {
+                continue;
+            }
+            outlet.taken = Some(Instant::now());
             if !outlet.carried.is_empty() {
                 changes.push(TableChange {
                     table: outlet.plan.table.clone(),
@@ -235,52 +295,11 @@ impl Driver {
             }
         }
         if changes.is_empty() && positions == self.last_positions {
-            return Ok(None);
+            return Ok(());
         }
         let epoch =
             Epoch { number: self.next_epoch, timestamp: time, positions: serde_json::to_value(&positions).map_err(internal)? };
-        let rows = Arc::new(EngineRows { engine: self.engine.clone(), columns: self.columns() });
-        let report = self.store.tables.commit(&epoch, changes, &[], rows).await.map_err(internal)?;
-        self.next_epoch += 1;
-        self.last_positions = positions;
-        self.outlets.iter_mut().for_each(|outlet| outlet.carried.clear());
-        let committed_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as Timestamp);
-        Ok(Some(EpochStatus {
-            epoch: epoch.number,
-            as_of: time,
-            committed_at,
-            milliseconds: began.elapsed().as_millis() as u64,
-            tables: report.tables.iter().map(|table| (table.table.to_string(), table.snapshot.unwrap_or(-1))).collect(),
-        }))
-    }
-
-    fn columns(&self) -> Vec<(RelationId, usize)> {
-        self.outlets.iter().map(|outlet| (outlet.plan.relation, outlet.plan.schema.fields().len())).collect()
-    }
-}
-
-/// The engine's rows for partitions that have to be written anew.
-#[derive(Debug)]
-struct EngineRows {
-    engine: EngineHandle,
-    /// How many columns of each relation are written.
-    columns: Vec<(RelationId, usize)>,
-}
-
-#[async_trait]
-impl RowReader for EngineRows {
-    async fn read(
-        &self,
-        relation: RelationId,
-        as_of: Timestamp,
-        rows: mpsc::Sender<arrow::record_batch::RecordBatch>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let projection = self.columns.iter().find(|(id, _)| *id == relation).map(|(_, count)| (0..*count).collect());
-        for batch in peek(&self.engine, PeekRequest { id: relation, as_of, key: None, limit: None, projection }).await? {
-            if rows.send(batch).await.is_err() {
-                break;
-            }
-        }
+        self.pending = Some(Pending { epoch, positions, changes });
         Ok(())
     }
 }
@@ -297,9 +316,19 @@ impl Actor for SinkDriver {
 impl SinkDriver {
     fn tick(&mut self, context: &mut Context<Self>) {
         let commit = context.address();
-        let done = async move { commit.send(CommitNow).await };
-        context.spawn(done.into_actor(self).map(|_, driver: &mut SinkDriver, context: &mut Context<SinkDriver>| {
-            context.run_later(driver.interval, SinkDriver::tick);
+        let done = async move { commit.send(CommitNow { all: false }).await };
+        context.spawn(done.into_actor(self).map(|outcome, driver: &mut SinkDriver, context: &mut Context<SinkDriver>| {
+            let pause = match outcome {
+                Ok(Ok(_)) => {
+                    driver.backoff = BACKOFF_FIRST;
+                    driver.interval
+                }
+                _ => {
+                    let longer = (driver.backoff * 2).min(BACKOFF_LAST);
+                    std::mem::replace(&mut driver.backoff, longer)
+                }
+            };
+            context.run_later(pause, SinkDriver::tick);
         }));
     }
 }
@@ -307,43 +336,40 @@ impl SinkDriver {
 /// Commit an epoch now; answered when it is durable, with its number, or `None` if nothing changed.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Option<u64>, LakeError>")]
-pub struct CommitNow;
+pub struct CommitNow {
+    /// Tables with an interval of their own are written too, due or not: at the end of a run.
+    pub all: bool,
+}
 
 impl Handler<CommitNow> for SinkDriver {
     type Result = ResponseActFuture<Self, Result<Option<u64>, LakeError>>;
 
-    fn handle(&mut self, _: CommitNow, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, CommitNow { all }: CommitNow, _: &mut Self::Context) -> Self::Result {
         let state = Arc::clone(&self.state);
-        let work = async move { state.lock().await.commit().await };
-        Box::pin(work.into_actor(self).map(|outcome, driver, _| {
+        // on a task of its own, so that a panic ends this try and not the driver
+        let work = tokio::spawn(async move { state.lock().await.commit(all).await });
+        let outcome = async move {
+            work.await.unwrap_or_else(|error| Err(internal(format!("committing stopped unexpectedly: {}", panic_words(error)))))
+        };
+        Box::pin(outcome.into_actor(self).map(|outcome, driver, _| {
             let mut failure = driver.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            match outcome {
-                Ok(None) => {
-                    *failure = None;
-                    Ok(None)
-                }
-                Ok(Some(status)) => {
-                    *failure = None;
-                    tracing::info!(
-                        epoch = status.epoch,
-                        as_of = status.as_of,
-                        tables = status.tables.len(),
-                        milliseconds = status.milliseconds,
-                        "epoch committed"
-                    );
-                    let number = status.epoch;
-                    let mut epochs = driver.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-                    epochs.push_front(status);
-                    epochs.truncate(EPOCHS_KEPT);
-                    Ok(Some(number))
-                }
+            match &outcome {
+                Ok(_) => *failure = None,
                 Err(error) => {
-                    tracing::error!(error = error.message, "an epoch could not be committed; its changes go with the next one");
+                    tracing::error!(error = error.message, "an epoch could not be committed: it is tried again");
                     *failure = Some(error.message.clone());
-                    Err(error)
                 }
             }
+            outcome
         }))
+    }
+}
+
+/// What a task that ended without an answer says.
+fn panic_words(error: tokio::task::JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => crate::feeder::words_of(panic.as_ref()),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -403,3 +429,6 @@ impl Handler<ChangeSinks> for SinkDriver {
         Box::pin(work.into_actor(self))
     }
 }
+
+#[cfg(test)]
+mod tests;

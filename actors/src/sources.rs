@@ -11,11 +11,14 @@ use std::time::{Duration, Instant};
 
 use crate::decode::{DecodeError, Decoded, SpecError};
 
+pub mod checked;
 pub mod files;
 pub mod generated;
 pub mod generator;
 pub mod kafka;
 pub mod position;
+pub mod schedule;
+mod transaction;
 
 pub use position::{Position, Positions};
 

@@ -34,6 +34,8 @@ pub struct RowBatch {
     times: Times,
     diffs: Diffs,
     lanes: Lanes,
+    /// Sum of the diffs' first lanes.
+    rows: i64,
 }
 
 /// Ends of consecutive ranges; not stored while each range has one element.
@@ -171,6 +173,12 @@ impl RowBatch {
         self.diffs.len(self.lanes.stride())
     }
 
+    /// Sum of the diffs: with plain multiplicities, how many rows more there are by these updates.
+    #[inline]
+    pub fn row_count(&self) -> i64 {
+        self.rows
+    }
+
     /// Bytes on the heap.
     pub fn heap_size(&self) -> usize {
         self.keys.heap_size()
@@ -256,6 +264,7 @@ impl RowBatchBuilder {
                 times: Times::One(0),
                 diffs,
                 lanes,
+                rows: 0,
             },
             open_key: false,
             open_val: false,
@@ -354,6 +363,7 @@ impl RowBatchBuilder {
         self.batch.val_ends.shrink();
         self.batch.times.shrink();
         self.batch.diffs.shrink();
+        self.batch.rows = self.batch.diffs.row_count(self.batch.lanes.stride());
         Some(self.batch)
     }
 }

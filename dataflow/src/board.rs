@@ -10,7 +10,9 @@ use crate::protocol::Timestamp;
 /// A relation's size over all workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RelationSize {
-    /// Updates kept, which is rows once history is compacted.
+    /// Rows that there are at its newest complete timestamp, copies counted.
+    pub rows: i64,
+    /// Updates kept: rows, and what history is not compacted yet.
     pub updates: u64,
     /// Bytes of its arrangement.
     pub bytes: u64,
@@ -103,6 +105,7 @@ impl Board {
         let state = self.lock();
         state.sizes.get(&id).map(|sizes| {
             sizes.iter().fold(RelationSize::default(), |sum, size| RelationSize {
+                rows: sum.rows + size.rows,
                 updates: sum.updates + size.updates,
                 bytes: sum.bytes + size.bytes,
             })

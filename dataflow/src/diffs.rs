@@ -122,6 +122,15 @@ impl Diffs {
         }
     }
 
+    /// Sum of the first words: how many rows more there are, or fewer.
+    pub fn row_count(&self, stride: usize) -> i64 {
+        match self {
+            Diffs::Ones(count) => *count as i64,
+            Diffs::Bytes(bytes) => bytes.iter().map(|byte| i64::from(*byte)).sum(),
+            Diffs::Words(words) => words.iter().step_by(stride).fold(0, |sum, word| sum.wrapping_add(*word as i64)),
+        }
+    }
+
     /// How many are below zero, of single-word diffs.
     pub fn negatives(&self) -> usize {
         match self {

@@ -102,9 +102,8 @@ impl EngineHandle {
         let (started, starts) = bounded(workers);
         let guards = {
             let (responses, board, retention_us) = (responses.clone(), Arc::clone(&board), config.retention_us);
-            let mut worker_config = timely::WorkerConfig::default();
-            let merging = differential_dataflow::Config { idle_merge_effort: Some(1000) };
-            differential_dataflow::configure(&mut worker_config, &merging);
+            // no merging in idle time: with a tick every few milliseconds it would merge each tick into all there is
+            let worker_config = timely::WorkerConfig::default();
             timely::execute::execute_from(builders, others, worker_config, move |worker| {
                 let index = worker.index();
                 let _ = started.send((index, std::thread::current()));

@@ -31,7 +31,7 @@ pub enum Envelope {
     Upsert,
 }
 
-/// What a pushed row does. The discriminants are the codes in [`InputBatch::ops`].
+/// What a pushed row does. The discriminants are the codes in `ops` of [`InputBatch::Rows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Op {

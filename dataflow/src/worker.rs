@@ -309,6 +309,7 @@ impl<'w> WorkerLoop<'w> {
                 let mut size = RelationSize::default();
                 arrangement.trace.map_spans(|span| {
                     if let Some(batch) = &span.inner {
+                        size.rows += batch.row_count();
                         size.updates += batch.update_count() as u64;
                         size.bytes += batch.heap_size() as u64;
                     }

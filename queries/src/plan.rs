@@ -6,12 +6,14 @@
 mod columns;
 mod functions;
 mod rewrite;
+mod subqueries;
 mod timezone;
 mod window;
 
 pub use columns::{StoredColumns, columns_read, query_columns};
 pub(crate) use functions::{is_clock, lake_functions};
 pub(crate) use rewrite::{rewrite, windowed_relation};
+pub(crate) use subqueries::OneSubqueryAtATime;
 pub(crate) use timezone::timezone_function;
 pub(crate) use window::{TimeWindow, TimeWindowPlanner, WindowRelations};
 
@@ -186,6 +188,7 @@ fn maintenance_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(optimizer::simplify_expressions::SimplifyExpressions::new()),
         Arc::new(optimizer::eliminate_join::EliminateJoin::new()),
         Arc::new(optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery::new()),
+        Arc::new(OneSubqueryAtATime),
         Arc::new(optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin::new()),
         Arc::new(optimizer::decorrelate_lateral_join::DecorrelateLateralJoin::new()),
         Arc::new(optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate::new()),

@@ -6,6 +6,7 @@ mod scan;
 pub use change::{Change, ChangeKind, Conflict, Returning, change};
 pub(crate) use scan::{RelationScan, seekable_equality};
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,10 +14,12 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
@@ -26,7 +29,9 @@ use livelake_dataflow::plan::RelationId;
 use crate::catalog::Catalog;
 use crate::error::{Position, SqlError};
 use crate::name::{CATALOG, DEFAULT_SCHEMA};
-use crate::plan::{TimeWindowPlanner, WindowRelations, explain_error, lake_functions, logical, timezone_function};
+use crate::plan::{
+    OneSubqueryAtATime, TimeWindowPlanner, WindowRelations, explain_error, lake_functions, logical, timezone_function,
+};
 use crate::provider::LakeSchema;
 use crate::types::LakeTypes;
 
@@ -115,11 +120,46 @@ pub async fn describe(
     position: &Position,
 ) -> Result<Description, SqlError> {
     let plan = plan_answer(&context.state(), catalog, query, position).await?;
-    let types = plan.get_parameter_types().map_err(|error| explain_error(catalog, &error, position))?;
-    let count = types.keys().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max().unwrap_or(0);
-    let parameter = |number: usize| types.get(&format!("${number}")).cloned().flatten().unwrap_or(DataType::Utf8);
-    let parameters = (1..=count).map(parameter).collect();
+    let parameters = parameter_types(&plan).map_err(|error| explain_error(catalog, &error, position))?;
     Ok(Description { schema: Arc::new(plan.schema().as_arrow().clone()), parameters, plan })
+}
+
+/// The types of a plan's parameters, in order: what they are compared with, else what they are cast to; a row count in LIMIT and
+/// OFFSET; text where nothing says.
+///
+/// # Errors
+/// One parameter is used with types that contradict each other.
+pub fn parameter_types(plan: &LogicalPlan) -> Result<Vec<DataType>> {
+    let inferred = plan.get_parameter_types()?;
+    let mut said: HashMap<String, DataType> = HashMap::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(limit) = node {
+            for count in limit.skip.iter().chain(&limit.fetch) {
+                if let Expr::Placeholder(parameter) = count.as_ref() {
+                    said.entry(parameter.id.clone()).or_insert(DataType::Int64);
+                }
+            }
+        }
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                let (inner, data_type) = match expr {
+                    Expr::Cast(cast) => (&cast.expr, &cast.data_type),
+                    Expr::TryCast(cast) => (&cast.expr, &cast.data_type),
+                    _ => return Ok(TreeNodeRecursion::Continue),
+                };
+                if let Expr::Placeholder(parameter) = inner.as_ref() {
+                    said.entry(parameter.id.clone()).or_insert_with(|| data_type.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    let count = inferred.keys().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max().unwrap_or(0);
+    let parameter = |number: usize| {
+        let name = format!("${number}");
+        inferred.get(&name).cloned().flatten().or_else(|| said.get(&name).cloned()).unwrap_or(DataType::Utf8)
+    };
+    Ok((1..=count).map(parameter).collect())
 }
 
 async fn plan_answer(
@@ -149,6 +189,7 @@ pub(crate) fn state(catalog: &Arc<Catalog>, mode: &Mode) -> SessionState {
         .with_type_planner(Arc::new(LakeTypes))
         .with_relation_planners(vec![Arc::new(WindowRelations)])
         .with_query_planner(Arc::new(LakeQueryPlanner))
+        .with_optimizer_rules(optimizer_rules())
         .build();
     state.catalog_list().register_catalog(CATALOG.to_string(), Arc::new(provider));
     for function in lake_functions(as_of).into_iter().chain([timezone_function()]) {
@@ -156,6 +197,12 @@ pub(crate) fn state(catalog: &Arc<Catalog>, mode: &Mode) -> SessionState {
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
     }
     state
+}
+
+/// DataFusion's own rules, and one of ours before them.
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let ours: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(OneSubqueryAtATime);
+    std::iter::once(ours).chain(Optimizer::new().rules).collect()
 }
 
 fn config() -> SessionConfig {

@@ -208,7 +208,7 @@ pub struct Subscribe {
     pub upsert_key: Option<Vec<String>>,
     /// Whether the rows of now come first (true unless said).
     pub snapshot: bool,
-    /// Whether progress marks are sent (false unless said).
+    /// Whether progress marks are sent (true unless said).
     pub progress: bool,
     /// Where to begin.
     pub as_of: Option<u64>,

@@ -21,13 +21,14 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use iceberg::io::FileIO;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::error::SinkError;
 use crate::hydrate::{Scan, read_files};
 use crate::mode::{Context, RowReader, TableChange, TableDrop, write_table};
+use crate::producer::attempt::Attempt;
 use crate::producer::{EPOCH_KEY, Staged, TableState, expiry};
 use crate::storage::catalog::{Catalog, Flip, Pointer};
 use crate::storage::fence::Fence;
@@ -240,7 +241,7 @@ impl Lake {
         check_names(&changes, drops)?;
         let pointers: HashMap<TableName, String> = inner.catalog.lock().await.pointers().await?.into_iter().collect();
         let context = Arc::new(Context {
-            io: inner.io.clone(),
+            attempt: Attempt::new(inner.io.clone()),
             storage: inner.storage.clone(),
             epoch: epoch.number,
             timestamp: epoch.timestamp,
@@ -257,20 +258,21 @@ impl Lake {
             .into_iter()
             .map(|change| (tables.get(&change.table).cloned(), pointers.get(&change.table).cloned(), change))
             .collect();
-        let staged: Result<Vec<Option<Staged>>, SinkError> = futures::stream::iter(work)
+        // All are waited for, also after an error: what is written after the files were deleted would stay.
+        let staged: Vec<Result<Option<Staged>, SinkError>> = futures::stream::iter(work)
             .map(|(known, pointer, change)| write_in_background(Arc::clone(&context), change, known, pointer))
             .buffer_unordered(TABLES_AT_ONCE)
-            .try_collect()
+            .collect()
             .await;
-        let mut staged: Vec<Staged> = match staged {
+        let staged: Result<Vec<Option<Staged>>, SinkError> = staged.into_iter().collect();
+        let mut staged: Vec<Staged> = match staged.and_then(|staged| self.fault(1).map(|()| staged)) {
             Ok(staged) => staged.into_iter().flatten().collect(),
             Err(error) => {
                 // What was remembered may be what was wrong: the next try reads the tables anew.
                 tables.clear();
-                return Err(error);
+                return Err(failed(context, error).await);
             }
         };
-        self.fault(1)?;
 
         staged.sort_by(|a, b| a.state.name.cmp(&b.state.name));
         let snapshot = |s: &Staged| s.state.metadata.current_snapshot_id().unwrap_or(-1);
@@ -284,9 +286,12 @@ impl Lake {
         };
         let noted = record.as_change()?;
         let (known, pointer) = (tables.get(&noted.table).cloned(), pointers.get(&noted.table).cloned());
-        staged.extend(write_in_background(Arc::clone(&context), noted, known, pointer).await?);
+        let noted = write_in_background(Arc::clone(&context), noted, known, pointer).await;
+        match noted.and_then(|noted| self.fault(2).map(|()| noted)) {
+            Ok(noted) => staged.extend(noted),
+            Err(error) => return Err(failed(context, error).await),
+        }
         let written = started.elapsed();
-        self.fault(2)?;
 
         let mut moves: Vec<Pointer> = staged.iter().map(pointer_of).collect();
         let gone: Vec<(&TableDrop, &String)> = drops.iter().filter_map(|d| Some((d, pointers.get(&d.table)?))).collect();
@@ -299,7 +304,7 @@ impl Lake {
         };
         if let Err(error) = flip {
             tables.clear();
-            return Err(error);
+            return Err(failed(context, error).await);
         }
         let flipped = started.elapsed() - written;
         let mut report = CommitReport { epoch: epoch.number, written, flipped, ..CommitReport::default() };
@@ -356,6 +361,16 @@ impl Lake {
     }
 }
 
+/// An error, after the files of the try were deleted, unless they may be visible in spite of it.
+async fn failed(context: Arc<Context>, error: SinkError) -> SinkError {
+    if !error.is_unknown()
+        && let Err(stopped) = tokio::task::spawn_blocking(move || context.attempt.discard()).await
+    {
+        tracing::warn!(%stopped, "files of a commit that failed stay behind");
+    }
+    error
+}
+
 /// Two changes of one table would each be made on top of the same snapshot.
 fn check_names(changes: &[TableChange], drops: &[TableDrop]) -> Result<(), SinkError> {
     let mut seen = std::collections::HashSet::new();
@@ -385,7 +400,7 @@ async fn write_in_background(
                 // The pointer is not where our last commit left it.
                 (Some(_), _) => return Err(SinkError::Conflict { table: change.table.clone() }),
                 (None, Some(location)) => {
-                    let loaded = TableState::load(&context.io, &change.table, &location).await;
+                    let loaded = TableState::load(&context.attempt.io, &change.table, &location).await;
                     Some(Arc::new(loaded.map_err(SinkError::table("read the metadata", &change.table))?))
                 }
                 (None, None) => None,

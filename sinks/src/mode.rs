@@ -13,7 +13,6 @@ use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArr
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
-use iceberg::io::FileIO;
 use iceberg::spec::Struct;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::Timestamp;
@@ -22,6 +21,7 @@ use tokio::sync::mpsc;
 use crate::error::SinkError;
 use crate::hydrate;
 use crate::partition::PartitionBy;
+use crate::producer::attempt::Attempt;
 use crate::producer::files::TableWriter;
 use crate::producer::{Change, EPOCH_KEY, Staged, TableState, reshaped, stage};
 use crate::schema::{conform, evolved, notes};
@@ -106,7 +106,7 @@ pub trait RowReader: Send + Sync {
 
 /// What all tables of an epoch share while they are written.
 pub(crate) struct Context {
-    pub(crate) io: FileIO,
+    pub(crate) attempt: Attempt,
     pub(crate) storage: Storage,
     pub(crate) epoch: u64,
     pub(crate) timestamp: Timestamp,
@@ -179,7 +179,7 @@ pub(crate) async fn write_table(
     }
 
     let shaped = reshaped(&base, schema.as_ref(), spec.as_ref()).map_err(failed())?;
-    let mut writer = TableWriter::new(&context.io, table, &shaped, &format!("epoch-{}", context.epoch))?;
+    let mut writer = TableWriter::new(&context.attempt, table, &shaped, &format!("epoch-{}", context.epoch))?;
     let mut removed: HashSet<String> = HashSet::new();
     if replace {
         removed.extend(base.live().map(|(_, f)| f.path.clone()));
@@ -208,7 +208,7 @@ pub(crate) async fn write_table(
         });
     }
     let change = Change { schema, spec, added, removed, only_rearranged: false };
-    stage(&context.io, &base, change, &context.stamp, context.keep).await.map(Some).map_err(failed())
+    stage(&context.attempt, &base, change, &context.stamp, context.keep).await.map(Some).map_err(failed())
 }
 
 /// How many rows the table must have afterwards.
@@ -350,16 +350,23 @@ async fn read_rows(
     Ok(counts)
 }
 
+/// The column of a changelog that says what happened to the row.
+pub const OP_COLUMN: &str = "_op";
+/// A row came.
+pub const INSERTED: &str = "+I";
+/// A row went.
+pub const RETRACTED: &str = "-D";
+
 /// A changelog table's columns.
 fn changelog_schema(table: &str, schema: &SchemaRef) -> Result<SchemaRef, SinkError> {
     let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
-    for name in ["_op", "_timestamp"] {
+    for name in [OP_COLUMN, "_timestamp"] {
         if schema.field_with_name(name).is_ok() {
             let reason = "a changelog has a column of that name of its own: rename the relation's with AS".into();
             return Err(SinkError::Column { table: table.into(), column: name.into(), reason });
         }
     }
-    fields.push(Arc::new(Field::new("_op", DataType::Utf8, false)));
+    fields.push(Arc::new(Field::new(OP_COLUMN, DataType::Utf8, false)));
     fields.push(Arc::new(Field::new("_timestamp", DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), false)));
     Ok(Arc::new(ArrowSchema::new(fields)))
 }
@@ -367,7 +374,7 @@ fn changelog_schema(table: &str, schema: &SchemaRef) -> Result<SchemaRef, SinkEr
 /// Rows with `_op` and `_timestamp`.
 fn with_ops(rows: &RecordBatch, diffs: &Int64Array, timestamp: Timestamp) -> Result<RecordBatch, SinkError> {
     let schema = changelog_schema("", &rows.schema())?;
-    let ops: StringArray = diffs.values().iter().map(|d| Some(if *d < 0 { "-D" } else { "+I" })).collect();
+    let ops: StringArray = diffs.values().iter().map(|d| Some(if *d < 0 { RETRACTED } else { INSERTED })).collect();
     let at = TimestampMicrosecondArray::from_value(timestamp.cast_signed(), rows.num_rows()).with_timezone("+00:00");
     let mut columns = rows.columns().to_vec();
     columns.push(Arc::new(ops));

@@ -5,6 +5,7 @@
 //! live file, path, partition and size. [`stage`] writes manifests, manifest list and metadata file of the next snapshot and
 //! returns the state as it will be; the caller flips the pointer and then calls [`expiry::garbage`].
 
+pub(crate) mod attempt;
 pub(crate) mod expiry;
 pub(crate) mod files;
 mod manifests;
@@ -20,6 +21,7 @@ use iceberg::spec::{
 };
 use iceberg::{Error, ErrorKind, MetadataLocation, Result, TableCreation};
 
+use self::attempt::Attempt;
 use crate::storage::{TableName, local_path};
 
 /// Metadata files that a table's log remembers; older ones are deleted. A reader that pinned one has this many epochs of time.
@@ -204,7 +206,7 @@ pub(crate) fn reshaped(
 
 /// Writes manifests, manifest list and metadata of the table's next snapshot. A change without files makes no snapshot.
 pub(crate) async fn stage(
-    io: &FileIO,
+    attempt: &Attempt,
     state: &TableState,
     change: Change,
     stamp: &BTreeMap<String, String>,
@@ -236,7 +238,7 @@ pub(crate) async fn stage(
         let sequence = before.next_sequence_number();
         rows_added = change.added.iter().map(DataFile::record_count).sum();
         let folder = format!("{}/metadata", before.location());
-        let work = manifests::Rewrite { io, metadata: &shaped, folder: &folder, snapshot_id, sequence };
+        let work = manifests::Rewrite { attempt, metadata: &shaped, folder: &folder, snapshot_id, sequence };
         let rewritten = work.run(manifests, &change.removed, &change.added).await?;
         rows_removed =
             rewritten.removed.iter().filter(|f| f.content_type() == DataContentType::Data).map(DataFile::record_count).sum();
@@ -244,7 +246,7 @@ pub(crate) async fn stage(
 
         let parent = before.current_snapshot_id();
         let list = format!("{folder}/snap-{snapshot_id}-1-{}.avro", uuid::Uuid::new_v4());
-        let mut writer = ManifestListWriter::v2(io.new_output(&list)?.writer().await?, snapshot_id, parent, sequence);
+        let mut writer = ManifestListWriter::v2(attempt.output(&list)?.writer().await?, snapshot_id, parent, sequence);
         writer.add_manifests(manifests.iter().map(|m| m.file.clone()))?;
         writer.close().await?;
         for manifest in &mut manifests {
@@ -289,8 +291,9 @@ pub(crate) async fn stage(
         true => MetadataLocation::new_with_metadata(before.location(), &built.metadata),
         false => MetadataLocation::from_str(&state.location)?.with_next_version().with_new_metadata(&built.metadata),
     };
-    built.metadata.write_to(io, &next).await?;
     let location = next.to_string();
+    attempt.note(&location);
+    built.metadata.write_to(&attempt.io, &next).await?;
     sync(&location, state.location.is_empty())?;
     Ok(Staged {
         from: (!state.location.is_empty()).then(|| state.location.clone()),

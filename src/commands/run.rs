@@ -73,7 +73,7 @@ impl Run {
         let bar = progress::show(&lake);
         let seconds = lake.read_all().await?;
         bar.finish();
-        lake.commit().await?;
+        lake.commit_all().await?;
         let answer = match select {
             Some((select, position)) => Some(lake.answer(select, position, Vec::new()).await?),
             None => None,
@@ -113,7 +113,7 @@ async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
     let drain = async {
         lake.stop_sources().await;
         lake.flush().await?;
-        lake.commit().await?;
+        lake.commit_all().await?;
         web.stop().await.map_err(running)?;
         wire.stop().await;
         lake.close().await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::StreamExt;
 use livelake_dataflow::protocol::SubscriptionEvent;
@@ -58,9 +59,21 @@ pub(super) async fn statement(request: &HttpRequest, shared: &Shared, sql: Strin
     let service = Arc::clone(&shared.service);
     let opened = shared.spawn(async move { service.subscribe_sql(&sql).await }).await;
     match opened.unwrap_or_else(|cause| Err(panicked(&cause))) {
-        Ok(subscription) => respond(shared, subscription, None, framing),
+        Ok(mut subscription) => {
+            // a mark completes a timestamp for upserts, so the two cannot be had without each other
+            let upserts = subscription.upsert_key.take().map(|key| upserts(&subscription.schema, key)).transpose();
+            match upserts {
+                Ok(upserts) => respond(shared, subscription, upserts, framing),
+                Err(error) => failure(&error),
+            }
+        }
         Err(error) => failure(&error),
     }
+}
+
+fn upserts(schema: &SchemaRef, key: Vec<usize>) -> Result<Upserts, LakeError> {
+    let upserts = Upserts::new(Arc::clone(schema), key);
+    upserts.map_err(|cause| error("not_supported", 400, format!("the key cannot be compared: {cause}"), None))
 }
 
 async fn open_view(request: &HttpRequest, name: &str, shared: &Shared) -> Result<(Subscription, Option<Upserts>), LakeError> {
@@ -71,9 +84,9 @@ async fn open_view(request: &HttpRequest, name: &str, shared: &Shared) -> Result
         Some(id) => {
             let as_of =
                 id.parse().map_err(|_| error("invalid_parameter", 400, format!("Last-Event-ID {id:?} is no timestamp"), None))?;
-            SubscribeOptions { as_of: Some(as_of), no_snapshot: true }
+            SubscribeOptions { as_of: Some(as_of), no_snapshot: true, no_progress: false }
         }
-        None => SubscribeOptions { as_of: query.as_of, no_snapshot: query.snapshot == Some(false) },
+        None => SubscribeOptions { as_of: query.as_of, no_snapshot: query.snapshot == Some(false), no_progress: false },
     };
     let upsert = match query.envelope.as_deref() {
         None | Some("changes") => false,
@@ -89,8 +102,7 @@ async fn open_view(request: &HttpRequest, name: &str, shared: &Shared) -> Result
             let message = format!("{} has no key, so its changes cannot be sent as upserts", relation.name);
             return Err(error("not_supported", 400, message, Some("subscribe without envelope=upsert".to_owned())));
         }
-        let upserts = Upserts::new(Arc::clone(&relation.schema), key);
-        Some(upserts.map_err(|cause| error("not_supported", 400, format!("the key cannot be compared: {cause}"), None))?)
+        Some(upserts(&relation.schema, key)?)
     } else {
         None
     };

@@ -386,3 +386,20 @@ async fn subscribe_statements_stream_lines() {
     assert_eq!((unknown.status, &unknown.json()["code"]), (400, &json!("unknown_relation")));
     server.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribe_statements_send_upserts_when_asked() {
+    let (lake, server) = start().await;
+    let url = format!("{}/api/v1/sql", server.url());
+    let text = br#"{"sql": "SUBSCRIBE city.zones ENVELOPE UPSERT (KEY (id))"}"#;
+    let answer = tokio::spawn(request("POST", url, JSON, Some(text.to_vec())));
+    until(|| lake.subscribers("city.zones") == 1).await;
+    lake.send("city.zones", &zone_changes(10, 2));
+    lake.send("city.zones", &SubscriptionEvent::Progress(11));
+    lake.send("city.zones", &SubscriptionEvent::End(None));
+    let answer = answer.await.unwrap();
+    let lines: Vec<Value> = answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["changes"][0]["op"], &lines[0]["changes"][0]["row"]["name"]), (&json!("upsert"), &json!("new")));
+    assert_eq!((lines[0]["changes"].as_array().unwrap().len(), lines.len()), (1, 2));
+    server.stop().await.unwrap();
+}

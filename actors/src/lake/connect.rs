@@ -8,15 +8,19 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use livelake_dataflow::protocol::Envelope;
 use livelake_queries::catalog::{Detail, Relation};
-use livelake_queries::plan::StoredColumns;
-use livelake_queries::statement::{Column, Options};
+use livelake_queries::plan::{StoredColumns, expression};
+use livelake_queries::statement::{Column, Columns, Options};
 use livelake_queries::{SqlError, SqlErrorKind};
 
-use crate::decode::{DecimalHandling, DecodeSpec, EnvelopeMode, ErrorPolicy, Format, TIME_PRECISION, TimePrecision};
+use crate::decode::{
+    DecimalHandling, DecodeSpec, EnvelopeMode, ErrorPolicy, Format, TIME_PRECISION, TimePrecision, metadata_field,
+};
+use crate::sources::checked::{Checked, Checks, POSITION_COLUMNS};
 use crate::sources::files::{Compression, FilesOptions, format_by_suffix};
 use crate::sources::generated::{self, GeneratedOptions};
 use crate::sources::generator::{GeneratorOptions, Kind, OPTION_NAMES};
 use crate::sources::kafka::{KafkaOptions, Start};
+use crate::sources::schedule::Schedule;
 use crate::sources::{Positions, SourceError, SourceReader, files, kafka};
 
 /// A source that can be read.
@@ -28,6 +32,8 @@ pub struct Connection {
     pub connector: &'static str,
     /// How its bytes become rows.
     pub spec: Arc<DecodeSpec>,
+    /// What its rows must meet; there are columns in `spec` for that alone then.
+    checks: Option<Checks>,
     origin: Origin,
 }
 
@@ -84,9 +90,10 @@ impl Connection {
             spec.decimal_handling = DecimalHandling::Double;
             spec.time_precision = TimePrecision::Adaptive;
         }
+        let checks = checks(relation, columns, &mut spec)?;
         spec.validate()
             .map_err(|error| SqlError::new(SqlErrorKind::InvalidOption, relation.position.clone(), error.to_string()))?;
-        Ok(Connection { name: relation.name.to_string(), connector, spec: Arc::new(spec), origin })
+        Ok(Connection { name: relation.name.to_string(), connector, spec: Arc::new(spec), checks, origin })
     }
 
     /// How the engine takes its rows.
@@ -109,16 +116,20 @@ impl Connection {
     /// # Errors
     /// See [`SourceError::is_retryable`].
     pub fn open(&self, from: &Positions) -> Result<Box<dyn SourceReader>, SourceError> {
-        match &self.origin {
+        let reader = match &self.origin {
             Origin::Files(options) => files::open(options.clone(), Arc::clone(&self.spec), from),
             Origin::Kafka(options) => kafka::open(options.clone(), Arc::clone(&self.spec), from),
             Origin::Generator(options) => generated::open(options.clone(), &self.spec, from),
-        }
+        }?;
+        Ok(match &self.checks {
+            None => reader,
+            Some(checks) => Box::new(Checked::new(reader, checks.clone())),
+        })
     }
 }
 
 /// Options that all sources have.
-const COMMON: [&str; 13] = [
+const COMMON: [&str; 12] = [
     "connector",
     "format",
     "envelope",
@@ -131,7 +142,6 @@ const COMMON: [&str; 13] = [
     "compression",
     "time.precision.mode",
     "decimal.handling.mode",
-    "schedule",
 ];
 
 fn check(options: &Options, own: &[&str]) -> Result<(), SqlError> {
@@ -140,12 +150,20 @@ fn check(options: &Options, own: &[&str]) -> Result<(), SqlError> {
 }
 
 fn files_options(options: &Options, folder: &Path, mode: ReadMode) -> Result<FilesOptions, SqlError> {
-    check(options, &["path", "watch", "poll"])?;
+    check(options, &["path", "watch", "poll", "schedule"])?;
     let mut read = FilesOptions::new(folder, options.require("path")?);
     read.watch = !mode.once && options.boolean("watch")?.unwrap_or(true);
     read.threads = mode.threads;
     if let Some(entry) = options.entry("poll") {
         read.poll = humantime::parse_duration(&entry.value).map_err(|_| options.invalid(entry, "a duration such as 1s"))?;
+    }
+    if let Some(entry) = options.entry("schedule") {
+        if options.boolean("watch")? == Some(false) || options.entry("poll").is_some() {
+            return Err(options.invalid(entry, "the only one of schedule, poll and watch = 'false'"));
+        }
+        let schedule = entry.value.parse::<Schedule>();
+        let wanted = |why: String| options.invalid(entry, &format!("five fields of cron or a name such as @hourly ({why})"));
+        read.schedule = Some(schedule.map_err(wanted)?);
     }
     read.compression = match options.one_of("compression", &["none", "gz", "gzip", "zst", "zstd"])? {
         None => None,
@@ -238,6 +256,32 @@ fn decoding_options(spec: &mut DecodeSpec, options: &Options, relation: &Relatio
         };
     }
     Ok(())
+}
+
+/// The conditions of a source, if it has any; the columns that they need are added to what is decoded.
+fn checks(relation: &Relation, columns: &Columns, spec: &mut DecodeSpec) -> Result<Option<Checks>, SqlError> {
+    if columns.checks.is_empty() {
+        return Ok(None);
+    }
+    let wanted = spec.schema.fields().len();
+    let mut fields: Vec<Field> = spec.schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    let positions = POSITION_COLUMNS.into_iter().filter_map(metadata_field);
+    for field in columns.columns.iter().map(declared_field).chain(positions) {
+        if fields.iter().all(|known| known.name() != field.name()) {
+            fields.push(field);
+        }
+    }
+    spec.schema = Arc::new(Schema::new(fields));
+    let mut conditions = Vec::with_capacity(columns.checks.len());
+    for check in &columns.checks {
+        let condition = expression(&spec.schema, &check.condition);
+        let misplaced = |error: datafusion::error::DataFusionError| {
+            SqlError::new(SqlErrorKind::Invalid, check.position.clone(), error.strip_backtrace())
+        };
+        conditions.push((check.name.clone(), condition.map_err(misplaced)?));
+    }
+    let declared = columns.columns.iter().map(|column| column.name.clone()).collect();
+    Ok(Some(Checks { name: relation.name.to_string(), conditions, declared, wanted, policy: spec.errors }))
 }
 
 /// The declared columns, with the precision of times that Debezium's adaptive mode depends on.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::lake::Lake;
-use crate::lake::once::peak_rss_bytes;
+use crate::memory;
 use crate::service::LakeService;
 
 /// A label's value with what Prometheus wants escaped.
@@ -74,7 +74,21 @@ pub fn text(lake: &Lake, up: Duration) -> String {
         "peak_memory_bytes",
         "gauge",
         "The most memory the process had.",
-        std::iter::once((String::new(), peak_rss_bytes() as f64)),
+        std::iter::once((String::new(), memory::peak_bytes() as f64)),
+    );
+    family(
+        &mut out,
+        "memory_bytes",
+        "gauge",
+        "The memory that the process has.",
+        std::iter::once((String::new(), memory::resident_bytes() as f64)),
+    );
+    family(
+        &mut out,
+        "memory_limit_bytes",
+        "gauge",
+        "engine.memory_limit: above it no source is read on.",
+        lake.memory_limit().into_iter().map(|limit| (String::new(), limit as f64)),
     );
     family(&mut out, "up_seconds", "gauge", "Since the lake was started.", std::iter::once((String::new(), up.as_secs_f64())));
     out

@@ -50,7 +50,9 @@ impl Lake {
             .catalog
             .iter()
             .filter(|relation| !matches!(relation.kind, RelationKind::View | RelationKind::Sink))
-            .filter_map(|relation| Some((relation.name.to_string(), self.engine().size(relation.id)?.updates)))
+            .filter_map(|relation| {
+                Some((relation.name.to_string(), u64::try_from(self.engine().size(relation.id)?.rows).unwrap_or(0)))
+            })
             .collect();
         RunStats {
             events,
@@ -58,15 +60,8 @@ impl Lake {
             events_per_second: events as f64 / seconds.as_secs_f64().max(1e-9),
             bytes,
             relations,
-            peak_rss_bytes: peak_rss_bytes(),
+            peak_rss_bytes: crate::memory::peak_bytes(),
             ticks: self.clock().send(TickCount).await.unwrap_or(0),
         }
     }
-}
-
-/// The most memory that this process had so far, as the kernel counts it; 0 where it does not say.
-pub fn peak_rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).map_or(0, |kilobytes| kilobytes * 1024)
 }

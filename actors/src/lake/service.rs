@@ -3,24 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::StringArray;
+use arrow::array::{AsArray, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
-use livelake_dataflow::handle::SubscriptionId;
 use livelake_dataflow::plan::RelationId;
-use livelake_dataflow::protocol::{SubscriptionEvent, Timestamp, ViewSpec};
+use livelake_dataflow::protocol::Timestamp;
 use livelake_queries::explain::view_text;
 use livelake_queries::plan::{plan_query, query_plan, view_plan};
-use livelake_queries::session::describe;
+use livelake_queries::session::{describe, parameter_types};
 use livelake_queries::statement::{
-    ExplainTarget, RelationKind as SqlKind, SessionCommand, Statement, StatementKind, Subscribe, SubscribeTarget, parse_statement,
+    Explain, ExplainTarget, RelationKind as SqlKind, SessionCommand, Statement, StatementKind, parse_statement,
 };
 use livelake_queries::{Position, RelationName};
-use tokio::sync::mpsc;
 
 use crate::lake::Lake;
 use crate::lake::failure::{internal, not_supported};
@@ -28,9 +26,6 @@ use crate::service::{
     Answer, EpochStatus, Health, LakeError, LakeService, RelationKind, RelationStatus, SourceStatus, SubscribeOptions,
     Subscription,
 };
-
-/// Events that a subscriber may be behind before it is cut off.
-const SUBSCRIBER_EVENTS_MAX: usize = 4096;
 
 /// Rows of text, for SHOW and EXPLAIN.
 fn text_answer(column: &str, lines: Vec<String>, as_of: Timestamp, tag: &str) -> Result<Answer, LakeError> {
@@ -43,128 +38,69 @@ fn done(as_of: Timestamp, tag: &str) -> Answer {
     Answer { schema: Arc::new(Schema::empty()), as_of, rows: futures::stream::empty().boxed(), tag: tag.to_owned() }
 }
 
-/// Ends a subscription, and its own view if it has one, when its stream is dropped.
-struct Following {
-    lake: Lake,
-    subscription: SubscriptionId,
-    view: Option<RelationId>,
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.lake.engine().unsubscribe(self.subscription);
-        if let Some(view) = self.view {
-            let engine = self.lake.engine().clone();
-            // dropping waits for the workers, which a stream's owner must not
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = engine.drop_relation(view) {
-                    tracing::warn!(%error, "a subscription's own view could not be dropped");
-                }
-            });
-        }
-    }
-}
-
 impl Lake {
-    fn follow(
-        &self,
-        id: RelationId,
-        schema: SchemaRef,
-        options: SubscribeOptions,
-        view: Option<RelationId>,
-    ) -> Result<Subscription, LakeError> {
-        let as_of = options.as_of.unwrap_or_else(|| self.newest());
-        let (send, receive) = mpsc::channel(SUBSCRIBER_EVENTS_MAX);
-        let mut send = Some(send);
-        let width = schema.fields().len();
-        let subscription = self.engine().subscribe(
-            id,
-            as_of,
-            Box::new(move |event| {
-                let event = match event {
-                    SubscriptionEvent::Changes(changes) if options.no_snapshot && changes.as_of <= as_of => return,
-                    SubscriptionEvent::Changes(mut changes) => {
-                        if changes.rows.num_columns() > width
-                            && let Ok(rows) = changes.rows.project(&(0..width).collect::<Vec<_>>())
-                        {
-                            changes.rows = rows;
-                        }
-                        SubscriptionEvent::Changes(changes)
-                    }
-                    other => other,
-                };
-                // a reader that is too far behind is cut off: its channel ends, which it is told below
-                if send.as_ref().is_some_and(|send| send.try_send(event).is_err()) {
-                    send = None;
-                }
-            }),
-        )?;
-        let following = Following { lake: self.clone(), subscription, view };
-        let events = futures::stream::unfold((receive, following, false), |(mut receive, following, ended)| async move {
-            if ended {
-                return None;
-            }
-            match receive.recv().await {
-                Some(SubscriptionEvent::End(Some(error))) => Some((Err(error.into()), (receive, following, true))),
-                Some(event) => {
-                    let ended = matches!(event, SubscriptionEvent::End(None));
-                    Some((Ok(event), (receive, following, ended)))
-                }
-                None => {
-                    let slow = LakeError {
-                        code: "slow_subscriber",
-                        sqlstate: "57014",
-                        http_status: 503,
-                        message: "this subscriber read too slowly and was cut off".to_owned(),
-                        hint: Some("subscribe again, with as_of to go on where it was".to_owned()),
-                    };
-                    Some((Err(slow), (receive, following, true)))
-                }
-            }
-        });
-        Ok(Subscription { schema, events: events.boxed() })
-    }
-
-    async fn subscribe_to(&self, subscribe: &Subscribe, position: &Position) -> Result<Subscription, LakeError> {
-        let options = SubscribeOptions { as_of: subscribe.as_of, no_snapshot: !subscribe.snapshot };
-        match &subscribe.target {
-            SubscribeTarget::Relation(name) => self.subscribe(&name.to_string(), options).await,
-            SubscribeTarget::Query(query) => {
-                let definitions = self.definitions();
-                let planned = plan_query(&definitions.catalog, query, position)?;
-                let view = query_plan(&planned, &definitions.stored, position)?;
-                let id = RelationId(self.0.temporary.fetch_add(1, Ordering::Relaxed));
-                let spec = ViewSpec { id, name: "subscription".to_owned(), plan: view.plan, key: view.key };
-                let engine = self.engine().clone();
-                tokio::task::spawn_blocking(move || engine.create_view(spec)).await.map_err(internal)??;
-                self.flush().await?;
-                self.follow(id, view.schema, options, Some(id))
-            }
-        }
-    }
-
-    fn relation(&self, name: &str) -> Result<Arc<livelake_queries::catalog::Relation>, LakeError> {
+    pub(super) fn relation(&self, name: &str) -> Result<Arc<livelake_queries::catalog::Relation>, LakeError> {
         let name = RelationName::parse(name);
         Ok(Arc::clone(self.definitions().catalog.expect(&name, &Position::default())?))
     }
 
-    async fn explain(&self, target: &ExplainTarget, position: &Position) -> Result<Answer, LakeError> {
+    async fn explain(&self, explain: &Explain, position: &Position) -> Result<Answer, LakeError> {
         let definitions = self.definitions();
-        let text = match target {
+        let text = match &explain.target {
             ExplainTarget::Relation(name) => {
                 let relation = definitions.catalog.expect(name, position)?;
-                view_text(&view_plan(&definitions.catalog, relation.id, &definitions.stored)?, &definitions.catalog)
+                let plan = view_plan(&definitions.catalog, relation.id, &definitions.stored)?;
+                let text = view_text(&plan, &definitions.catalog);
+                let measured = if explain.analyze { self.measured(relation.id, &plan.reads) } else { String::new() };
+                text + &measured
+            }
+            ExplainTarget::View(_) if explain.analyze => {
+                return Err(not_supported(
+                    "a view that does not run has nothing to measure: create it, then EXPLAIN ANALYZE its name",
+                ));
             }
             ExplainTarget::View(view) => {
                 let planned = plan_query(&definitions.catalog, &view.query, position)?;
                 view_text(&query_plan(&planned, &definitions.stored, position)?, &definitions.catalog)
             }
             ExplainTarget::Query(select) => {
-                let (frame, _) = self.plan(select, position).await?;
+                let (frame, as_of) = self.plan(select, position).await?;
+                if explain.analyze {
+                    let measured = frame.explain(false, true)?.collect().await?;
+                    let texts = measured.iter().filter_map(|batch| batch.column_by_name("plan")?.as_string_opt::<i32>());
+                    let lines = texts
+                        .flat_map(|texts| texts.iter().flatten().flat_map(str::lines).map(str::to_owned).collect::<Vec<_>>());
+                    return text_answer("plan", lines.collect(), as_of, "EXPLAIN");
+                }
                 frame.into_optimized_plan()?.display_indent().to_string()
             }
         };
         text_answer("plan", text.lines().map(str::to_owned).collect(), self.newest(), "EXPLAIN")
+    }
+
+    /// What a view and its inputs hold now.
+    fn measured(&self, view: RelationId, reads: &[RelationId]) -> String {
+        let catalog = self.definitions().catalog;
+        let mut text = "\n\nmeasured\n".to_owned();
+        for id in std::iter::once(&view).chain(reads) {
+            let (Some(relation), size) = (catalog.by_id(*id), self.engine().size(*id)) else { continue };
+            text.push_str(&match size {
+                Some(size) => format!(
+                    "  {}: {} rows, {} updates, {} bytes, complete through {}\n",
+                    relation.name,
+                    size.rows,
+                    size.updates,
+                    size.bytes,
+                    self.engine().frontier(*id).unwrap_or(0).saturating_sub(1).min(self.engine().last_tick()),
+                ),
+                None => format!("  {}: its rows are not kept\n", relation.name),
+            });
+        }
+        let errors = self.view_errors(view);
+        if errors.present > 0 {
+            text.push_str(&format!("  {} rows could not be computed\n", errors.present));
+        }
+        text
     }
 
     async fn run_statement(&self, statement: &Statement, parameters: Vec<ScalarValue>) -> Result<Answer, LakeError> {
@@ -206,7 +142,7 @@ impl Lake {
                 };
                 text_answer(name, vec![value.to_owned()], self.newest(), "SHOW")
             }
-            StatementKind::Explain(explain) => self.explain(&explain.target, position).await,
+            StatementKind::Explain(explain) => self.explain(explain, position).await,
             StatementKind::Verify(name) => {
                 let relation = Arc::clone(self.definitions().catalog.expect(name, position)?);
                 let verdict = self.verify(&relation, self.newest()).await?;
@@ -291,11 +227,9 @@ impl LakeService for Lake {
                     &statement.position,
                 )
                 .await?;
-                let types = planned.rows.get_parameter_types()?;
-                let count = types.keys().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max().unwrap_or(0);
-                let parameter = |number: usize| types.get(&format!("${number}")).cloned().flatten().unwrap_or(DataType::Utf8);
+                let parameters = parameter_types(&planned.rows)?;
                 let schema = planned.returning.map_or_else(|| Arc::new(Schema::empty()), |returning| returning.schema);
-                Ok((schema, (1..=count).map(parameter).collect()))
+                Ok((schema, parameters))
             }
             _ => Ok((Arc::new(Schema::empty()), Vec::new())),
         }
@@ -326,7 +260,7 @@ impl LakeService for Lake {
                     kind,
                     schema: relation.visible_schema(),
                     key: relation.key_names().into_iter().map(str::to_owned).collect(),
-                    rows: size.map(|size| size.updates),
+                    rows: size.map(|size| u64::try_from(size.rows).unwrap_or(0)),
                     bytes: size.map(|size| size.bytes),
                     as_of: self
                         .engine()
@@ -363,6 +297,10 @@ impl LakeService for Lake {
         }
         for source in self.source_statuses().into_iter().filter(|source| source.state == "failed") {
             problems.push(format!("source {} failed: {}", source.name, source.message.unwrap_or_default()));
+        }
+        problems.extend(self.0.memory.problem());
+        if !self.clock().connected() {
+            problems.push("the clock stopped, so nothing becomes visible any more: restart the lake".to_owned());
         }
         let ready = self.0.ready.load(Ordering::Acquire);
         let status = if !problems.is_empty() {

@@ -12,7 +12,8 @@ use livelake_queries::statement::{DropRelation, RelationKind, Statement};
 use crate::feeder::StopFeeding;
 use crate::lake::failure::{internal, not_supported};
 use crate::lake::folder::RUNTIME_STATEMENTS;
-use crate::lake::{Definitions, Lake, new_sinks, sink_table};
+use crate::lake::store::{new_sinks, sink_table};
+use crate::lake::{Definitions, Lake};
 use crate::service::LakeError;
 use crate::sink_driver::ChangeSinks;
 
@@ -39,7 +40,7 @@ impl Lake {
             stored.0.insert(base.id, (0..base.visible).collect());
         }
         let after = Definitions { catalog: Arc::new(catalog), stored };
-        let sinks = new_sinks(&before, &after, self.path())?;
+        let sinks = new_sinks(&before, &after, self.path(), self.0.interval)?;
         if !sinks.is_empty() && self.0.sinks.get().is_none() {
             return Err(not_supported("this lake was started without tables, so sinks cannot be added while it runs"));
         }

@@ -5,22 +5,28 @@
 //! other sources are read again from their beginning, and views are recomputed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
 use livelake_dataflow::plan::RelationId;
-use livelake_dataflow::protocol::InputBatch;
+use livelake_dataflow::protocol::{InputBatch, Timestamp};
 use livelake_queries::catalog::{Catalog, Detail, Relation};
 use livelake_queries::plan::StoredColumns;
 use livelake_queries::statement::RelationKind;
 use livelake_queries::{SqlError, SqlErrorKind};
-use livelake_sinks::{EpochRecord, Lake as Tables, LakeOptions, PartitionBy, SinkMode, TableName};
+use livelake_sinks::{
+    CommitReport, Epoch, EpochRecord, Lake as Tables, LakeOptions, PartitionBy, RowReader, SinkError, SinkMode, TableChange,
+    TableName,
+};
 use tokio::sync::mpsc;
 
 use crate::clock::AllPositions;
 use crate::config::Config;
-use crate::lake::Lake;
+use crate::lake::connect::{Connection, ReadMode};
 use crate::lake::failure::internal;
-use crate::service::LakeError;
+use crate::lake::{Definitions, Lake};
+use crate::service::{EpochStatus, LakeError};
 
 /// The namespace of base relations that have no sink of their own.
 const BASE_NAMESPACE: &str = "_base";
@@ -40,6 +46,31 @@ pub struct SinkPlan {
     pub mode: SinkMode,
     /// A base relation whose rows are taken from this table at a start.
     pub hydrates: bool,
+    /// How much time passes at least between two epochs that write it; absent: every epoch does.
+    pub every: Option<Duration>,
+}
+
+/// Who makes an epoch visible: the tables, or a test between them and the driver.
+#[async_trait]
+pub trait EpochWriter: std::fmt::Debug + Send + Sync {
+    /// See [`livelake_sinks::Lake::commit`]: an epoch that is there already is found.
+    ///
+    /// # Errors
+    /// Why it is not known to be there.
+    async fn commit(&self, epoch: &Epoch, changes: Vec<TableChange>, rows: Arc<dyn RowReader>)
+    -> Result<CommitReport, SinkError>;
+}
+
+#[async_trait]
+impl EpochWriter for Tables {
+    async fn commit(
+        &self,
+        epoch: &Epoch,
+        changes: Vec<TableChange>,
+        rows: Arc<dyn RowReader>,
+    ) -> Result<CommitReport, SinkError> {
+        Tables::commit(self, epoch, changes, &[], rows).await
+    }
 }
 
 /// The tables and where they were left.
@@ -109,9 +140,17 @@ pub fn sink_plans(
         let mode: SinkMode = options.get("mode").unwrap_or("snapshot").parse().map_err(|error| wrong("mode", &error))?;
         let table = options.get("table").map_or_else(|| TableName::new(&sink.name.schema, &sink.name.name), TableName::parse);
         let complete = mode == SinkMode::Snapshot || (mode == SinkMode::Append && relation.key.is_empty());
+        let every = match options.entry("every") {
+            None => None,
+            Some(entry) => match humantime::parse_duration(&entry.value) {
+                Ok(every) if !every.is_zero() => Some(every),
+                _ => return Err(options.invalid(entry, "a duration such as 1m")),
+            },
+        };
         let first = !plans.iter().any(|plan: &SinkPlan| plan.hydrates && plan.relation == *from);
-        let hydrates = relation.is_base() && complete && first && whole(relation);
-        plans.push(SinkPlan { table, relation: *from, schema, partition_by, mode, hydrates });
+        // every epoch says how far the sources were read, so a table that stays behind cannot be what a start goes on from
+        let hydrates = relation.is_base() && complete && first && whole(relation) && every.is_none();
+        plans.push(SinkPlan { table, relation: *from, schema, partition_by, mode, hydrates, every });
     }
     for relation in catalog.iter().filter(|relation| relation.is_base()) {
         let hydrated = |id: RelationId| plans.iter().any(|plan| plan.hydrates && plan.relation == id);
@@ -136,6 +175,7 @@ pub fn sink_plans(
                 partition_by: PartitionBy::default(),
                 mode: SinkMode::Snapshot,
                 hydrates: true,
+                every: None,
             });
         }
     }
@@ -175,5 +215,70 @@ impl Lake {
             found.push(relation.name.to_string());
         }
         Ok(found)
+    }
+}
+
+/// The epochs that were committed before this start.
+pub(super) async fn known_epochs(store: &Store) -> Result<Vec<EpochStatus>, LakeError> {
+    let records = store.tables.epochs(100).await.map_err(internal)?;
+    Ok(records
+        .into_iter()
+        .map(|record| EpochStatus {
+            epoch: record.number,
+            as_of: record.timestamp,
+            committed_at: record.committed_at.max(0) as Timestamp,
+            milliseconds: 0,
+            tables: record.tables.into_iter().collect(),
+        })
+        .collect())
+}
+
+/// A table cannot be written more often than epochs are committed.
+pub(super) fn check_intervals(plans: &[SinkPlan], interval: Duration) -> Result<(), LakeError> {
+    match plans.iter().find(|plan| plan.every.is_some_and(|every| every < interval)) {
+        None => Ok(()),
+        Some(plan) => Err(LakeError {
+            code: "invalid_sql",
+            sqlstate: "22023",
+            http_status: 400,
+            message: format!(
+                "the sink of table {} has every = '{}', but epochs.interval is {}",
+                plan.table,
+                humantime::format_duration(plan.every.unwrap_or_default()),
+                humantime::format_duration(interval)
+            ),
+            hint: Some("leave every out, or make epochs.interval shorter".to_owned()),
+        }),
+    }
+}
+
+/// The tables that a changed lake writes and the lake before did not: a new sink's, a new table's.
+///
+/// # Errors
+/// An option that makes no sense.
+pub(crate) fn new_sinks(
+    before: &Definitions,
+    after: &Definitions,
+    path: &std::path::Path,
+    interval: Duration,
+) -> Result<Vec<SinkPlan>, LakeError> {
+    let mode = ReadMode { once: false, threads: 1 };
+    let plans = |definitions: &Definitions| {
+        let repeatable = |relation: &Relation| {
+            Connection::new(relation, &definitions.stored, path, mode).map_or(true, |connection| connection.is_repeatable())
+        };
+        sink_plans(&definitions.catalog, &definitions.stored, &repeatable)
+    };
+    let known = plans(before)?;
+    let new: Vec<SinkPlan> = plans(after)?.into_iter().filter(|plan| known.iter().all(|old| old.table != plan.table)).collect();
+    check_intervals(&new, interval)?;
+    Ok(new)
+}
+
+/// The table that a sink writes.
+pub(crate) fn sink_table(sink: &Relation) -> String {
+    match &sink.detail {
+        Detail::Sink { options, .. } => options.get("table").map_or_else(|| sink.name.to_string(), str::to_owned),
+        _ => sink.name.to_string(),
     }
 }

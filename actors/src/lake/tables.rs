@@ -18,6 +18,7 @@ use livelake_dataflow::protocol::{InputBatch, Op, PeekRequest};
 use livelake_dataflow::rows::RowCodec;
 use livelake_queries::Position;
 use livelake_queries::catalog::Relation;
+use livelake_queries::plan::check_expressions;
 use livelake_queries::session::{Change, ChangeKind, Conflict, change};
 use livelake_queries::statement::StatementKind;
 
@@ -67,6 +68,24 @@ fn conform(table: &Relation, rows: &RecordBatch) -> Result<RecordBatch, LakeErro
         columns.push(column);
     }
     RecordBatch::try_new(schema, columns).map_err(internal)
+}
+
+/// Refuses rows for which a CHECK of the table's is false; NULL is fine.
+fn check(table: &Relation, rows: &RecordBatch) -> Result<(), LakeError> {
+    for check in check_expressions(table)? {
+        let holds = check.condition.evaluate(rows)?.into_array(rows.num_rows())?;
+        let holds = arrow::array::AsArray::as_boolean(&holds);
+        if (0..holds.len()).any(|row| holds.is_valid(row) && !holds.value(row)) {
+            return Err(LakeError {
+                code: "check_violation",
+                sqlstate: "23514",
+                http_status: 400,
+                message: format!("new row for relation \"{}\" violates check constraint \"{}\"", table.name, check.name),
+                hint: Some(format!("SHOW CREATE {} shows the condition; nothing of the statement was done", table.name)),
+            });
+        }
+    }
+    Ok(())
 }
 
 impl Lake {
@@ -198,6 +217,9 @@ impl Lake {
         if edit.count == 0 {
             return Ok(());
         }
+        if let Some(new) = &edit.new {
+            check(table, new)?;
+        }
         let keyed = !table.key.is_empty();
         let (away, put) = if keyed { (Op::Delete, Op::Upsert) } else { (Op::Retract, Op::Insert) };
         for (rows, op) in [(&edit.old, away), (&edit.new, put)] {
@@ -207,7 +229,11 @@ impl Lake {
             }
         }
         self.flush().await?;
-        self.commit().await?;
+        self.commit().await.map_err(|error| LakeError {
+            message: format!("the rows are visible, but not durable yet: {}", error.message),
+            hint: Some("they go with the next epoch that can be committed; /health says when that is".to_owned()),
+            ..error
+        })?;
         Ok(())
     }
 }

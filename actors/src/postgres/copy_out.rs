@@ -56,6 +56,14 @@ impl CopyOut {
             }
             Source::Subscription(sql) => {
                 let subscription = backend.service.subscribe_sql(sql).await.map_err(of_lake)?;
+                if subscription.upsert_key.is_some() {
+                    let hint = "leave it out, or send the statement over HTTP".to_owned();
+                    return Err(wire(
+                        "0A000",
+                        "ENVELOPE UPSERT is not supported in COPY: its lines have a diff each",
+                        Some(hint),
+                    ));
+                }
                 let width = width(subscription.schema.fields().len() + 3);
                 let header = header(&["as_of", "diff", "progress"], &subscription.schema, options);
                 let options = options.clone();

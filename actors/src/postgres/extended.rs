@@ -26,7 +26,7 @@ use super::parameters::{data_type, values};
 use super::rows::{RowWriter, fields, pg_type};
 use super::session::session_of;
 use super::simple::send_rows;
-use crate::statements::{split, tokens};
+use crate::statements::split;
 
 /// A prepared statement.
 #[derive(Clone, Debug)]
@@ -35,36 +35,6 @@ pub(super) struct Prepared {
     schema: SchemaRef,
     /// What the client sends, and what the statement takes.
     pub(super) parameters: Vec<(Type, DataType)>,
-}
-
-/// The type that a statement gives a parameter itself: `$1::int`, `LIMIT $1`.
-fn cast_of(sql: &str, parameter: usize) -> Option<DataType> {
-    let wanted = format!("${parameter}");
-    let tokens = tokens(sql);
-    for (at, _) in tokens.iter().enumerate().filter(|(_, token)| **token == wanted) {
-        if at > 0 && (tokens[at - 1].eq_ignore_ascii_case("limit") || tokens[at - 1].eq_ignore_ascii_case("offset")) {
-            return Some(DataType::Int64);
-        }
-        if tokens.get(at + 1..at + 3) != Some(&[":", ":"]) {
-            continue;
-        }
-        let pg_type = match tokens.get(at + 3)?.to_ascii_lowercase().as_str() {
-            "smallint" | "int2" => Type::INT2,
-            "int" | "integer" | "int4" => Type::INT4,
-            "bigint" | "int8" => Type::INT8,
-            "real" | "float4" => Type::FLOAT4,
-            "double" | "float8" | "float" => Type::FLOAT8,
-            "numeric" | "decimal" => Type::NUMERIC,
-            "boolean" | "bool" => Type::BOOL,
-            "date" => Type::DATE,
-            "timestamptz" => Type::TIMESTAMPTZ,
-            "timestamp" => Type::TIMESTAMP,
-            "bytea" => Type::BYTEA,
-            _ => continue,
-        };
-        return Some(data_type(&pg_type));
-    }
-    None
 }
 
 /// Prepares statements by asking who will answer them.
@@ -87,12 +57,6 @@ impl QueryParser for Preparer {
         let count = described.len().max(types.len());
         let parameter = |index: usize| {
             let described = described.get(index).filter(|data_type| **data_type != DataType::Null);
-            let cast = cast_of(text, index + 1);
-            let described = match (&cast, described) {
-                // What the planner calls text for want of better knowledge, the statement itself may say.
-                (Some(cast), None | Some(DataType::Utf8)) => Some(cast),
-                _ => described,
-            };
             let declared = types.get(index).cloned().flatten().filter(|declared| *declared != Type::UNKNOWN);
             match (declared, described) {
                 (Some(declared), Some(described)) => (declared, described.clone()),

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::schedule::Schedule;
 use super::{Budget, Position, Positions, SourceError, SourceEvent, SourceReader};
 use crate::decode::{DecodeSpec, EnvelopeMode, Format, decoder};
 
@@ -58,6 +59,8 @@ pub struct FilesOptions {
     pub watch: bool,
     /// How often to look for new files.
     pub poll: Duration,
+    /// When to look for new files, instead of every so often. The first look is at the start, for what came meanwhile.
+    pub schedule: Option<Schedule>,
     /// How the files are packed; absent: each as its suffix says. Parquet packs itself.
     pub compression: Option<Compression>,
     /// Threads that decode JSON lines; at least one is used.
@@ -72,6 +75,7 @@ impl FilesOptions {
             path: path.into(),
             watch: true,
             poll: Duration::from_secs(1),
+            schedule: None,
             compression: None,
             threads: 1,
         }
@@ -157,7 +161,10 @@ impl FilesReader {
     /// Looks what there is to read. `None`: files were put into the queue.
     fn look(&mut self) -> Result<Option<SourceEvent>, SourceError> {
         let upsert = self.spec.envelope == EnvelopeMode::Upsert;
-        self.next_look = Instant::now() + self.options.poll;
+        self.next_look = match &self.options.schedule {
+            Some(schedule) => schedule.next(),
+            None => Instant::now() + self.options.poll,
+        };
         Ok(match self.listing.look(upsert)? {
             Look::Files(files) => {
                 self.queue.extend(files);

@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::{Budget, Position, Positions, SourceError, SourceEvent, SourceReader};
-use crate::decode::{DecodeSpec, Decoder, Input, Message, decoder};
+use crate::decode::{DecodeSpec, Decoder, Format, Input, Message, decoder};
 
+mod tail;
 mod watch;
 
+use tail::Tail;
 use watch::Watch;
 
 /// How often to look whether the topic has got more partitions.
@@ -72,7 +74,8 @@ pub fn open(options: KafkaOptions, spec: Arc<DecodeSpec>, from: &Positions) -> R
         .set("allow.auto.create.topics", "false")
         .set("statistics.interval.ms", "1000")
         .set("reconnect.backoff.max.ms", "2000")
-        .set("fetch.wait.max.ms", "50")
+        // Also how late the end of a partition is told, which the last transaction waits for.
+        .set("fetch.wait.max.ms", "20")
         .set("queued.max.messages.kbytes", "65536");
     for (name, value) in &options.properties {
         config.set(name, value);
@@ -83,6 +86,7 @@ pub fn open(options: KafkaOptions, spec: Arc<DecodeSpec>, from: &Positions) -> R
     Ok(Box::new(KafkaReader {
         topic: options.topic.as_str().into(),
         options,
+        transactions: spec.format == Format::DebeziumJson,
         spec,
         consumer,
         recorded: from.clone(),
@@ -105,12 +109,29 @@ struct Partition {
     /// Whether anything was taken in since the last hand-out.
     moved: bool,
     finished: bool,
+    tail: Tail,
+}
+
+impl Partition {
+    /// What the decoder has gathered, as an event.
+    fn hand_out(&mut self, topic: &str, id: i32) -> SourceEvent {
+        self.moved = false;
+        self.tail.forget();
+        SourceEvent::Batch {
+            partition: format!("{topic}/{id}"),
+            decoded: self.decoder.take(),
+            position: Position::Kafka { offset: self.next },
+            bytes: std::mem::take(&mut self.bytes),
+        }
+    }
 }
 
 struct KafkaReader {
     options: KafkaOptions,
     topic: Arc<str>,
     spec: Arc<DecodeSpec>,
+    /// Its messages are a database's changes, and a transaction must not be handed out in parts.
+    transactions: bool,
     consumer: BaseConsumer<Watch>,
     /// Where the last run stopped, for partitions that are not assigned yet.
     recorded: Positions,
@@ -163,7 +184,8 @@ impl KafkaReader {
             let decoder = decoder(&self.spec).map_err(|error| error.to_string())?;
             let stop = self.options.once.then_some(high);
             let finished = self.options.once && next >= high;
-            self.partitions.insert(id, Partition { decoder, next, stop, bytes: 0, moved: false, finished });
+            self.partitions
+                .insert(id, Partition { decoder, next, stop, bytes: 0, moved: false, finished, tail: Tail::default() });
         }
         self.assign().map_err(|error| format!("the partitions of {} cannot be assigned: {error}", self.topic))
     }
@@ -191,14 +213,20 @@ impl KafkaReader {
         self.consumer.assign(&list)
     }
 
-    /// Takes in messages until the budget is used up, or as soon as there is something and no more at once.
+    /// Takes in messages until the budget is used up, or as soon as there is something and no more at once; what may be handed out
+    /// then becomes events.
     fn gather(&mut self, budget: Budget) -> Result<(), SourceError> {
-        let deadline = Instant::now() + budget.wait;
+        let now = Instant::now();
+        let patience = self.partitions.values().filter_map(|partition| partition.tail.patience(now)).min();
+        let deadline = now + patience.unwrap_or(budget.wait).min(budget.wait);
         let mut bytes = 0;
+        let mut offsets_gone = false;
+        // the last message of each partition tells whether a transaction may go on; it is looked at only when all is taken in
+        let mut last: BTreeMap<i32, BorrowedMessage<'_>> = BTreeMap::new();
         while bytes < budget.bytes {
             let wait = if bytes > 0 { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
             match self.consumer.poll(wait) {
-                None => return Ok(()),
+                None => break,
                 Some(Ok(message)) => {
                     self.trouble = None;
                     let (id, offset) = (message.partition(), message.offset());
@@ -211,6 +239,9 @@ impl KafkaReader {
                         continue;
                     }
                     let (key, value) = (message.key(), message.payload());
+                    if self.transactions && partition.tail.message(value, Instant::now()) {
+                        self.events.push_back(partition.hand_out(&self.topic, id));
+                    }
                     partition.decoder.decode(Input::Message(Message {
                         topic: &self.topic,
                         partition: id,
@@ -224,21 +255,26 @@ impl KafkaReader {
                     let length = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
                     partition.bytes += length as u64;
                     bytes += length.max(1); // tombstones without a key use up the budget too
+                    if self.transactions && value.is_some() {
+                        last.insert(id, message);
+                    }
                 }
                 Some(Err(KafkaError::PartitionEOF(id))) => {
                     self.trouble = None;
                     // What lies between here and the end that `once` saw are marks of the broker's, not messages.
-                    if let Some(partition) = self.partitions.get_mut(&id)
-                        && partition.stop.is_some()
-                    {
-                        partition.finished = true;
+                    if let Some(partition) = self.partitions.get_mut(&id) {
+                        partition.finished |= partition.stop.is_some();
+                        if partition.tail.end() {
+                            self.events.push_back(partition.hand_out(&self.topic, id));
+                            break;
+                        }
                     }
                 }
                 Some(Err(KafkaError::MessageConsumption(
                     RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
                 ))) => {
-                    self.start_again();
-                    return Ok(());
+                    offsets_gone = true;
+                    break;
                 }
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => return Err(SourceError::Kafka(code.to_string())),
                 Some(Err(error)) => {
@@ -246,36 +282,35 @@ impl KafkaReader {
                     // Asking for the partitions tells when the broker is back, even if no message comes then.
                     self.next_try = self.next_try.min(Instant::now() + 4 * RETRY_INTERVAL);
                     if bytes > 0 || Instant::now() >= deadline {
-                        return Ok(());
+                        break;
                     }
                 }
             }
+        }
+        let now = Instant::now();
+        for (id, partition) in self.partitions.iter_mut().filter(|(_, partition)| partition.moved) {
+            let last = last.get(id).and_then(|message| message.payload());
+            if !self.transactions || partition.tail.settle(last, now) || partition.finished {
+                self.events.push_back(partition.hand_out(&self.topic, *id));
+            }
+        }
+        drop(last);
+        if offsets_gone {
+            self.start_again();
         }
         Ok(())
     }
 
     /// After an offset that is gone: the partitions are looked up anew from where they were.
     fn start_again(&mut self) {
-        self.flush();
+        for (id, partition) in self.partitions.iter_mut().filter(|(_, partition)| partition.moved) {
+            self.events.push_back(partition.hand_out(&self.topic, *id));
+        }
         for (id, partition) in std::mem::take(&mut self.partitions) {
             let name = self.name(id);
             self.recorded.set(name, Position::Kafka { offset: partition.next });
         }
         self.next_try = Instant::now();
-    }
-
-    /// Makes events of what the decoders have gathered.
-    fn flush(&mut self) {
-        for (id, partition) in &mut self.partitions {
-            if std::mem::take(&mut partition.moved) {
-                self.events.push_back(SourceEvent::Batch {
-                    partition: format!("{}/{id}", self.topic),
-                    decoded: partition.decoder.take(),
-                    position: Position::Kafka { offset: partition.next },
-                    bytes: std::mem::take(&mut partition.bytes),
-                });
-            }
-        }
     }
 }
 
@@ -304,7 +339,6 @@ impl SourceReader for KafkaReader {
         }
         if !self.partitions.values().all(|partition| partition.finished) {
             self.gather(budget)?;
-            self.flush();
         }
         if let Some(event) = self.events.pop_front() {
             return Ok(event);

@@ -122,6 +122,12 @@ const QUERIES: &[&str] = &[
     "SELECT zone, count(*) AS n, 100.0 * count(*) / (SELECT count(*) FROM trips) AS share FROM trips GROUP BY zone",
     "SELECT z.zone, (SELECT max(t.fare) FROM trips t WHERE t.vendor = z.zone) AS dearest FROM zones z",
     "SELECT z.zone, (SELECT count(*) FROM trips t WHERE t.vendor = z.zone) AS n FROM zones z",
+    "SELECT z.zone, (SELECT count(*) FROM trips t WHERE t.vendor = z.zone) AS n, (SELECT count(*) FROM log l WHERE l.level = z.zone) AS m,
+        (SELECT sum(t.fare) FROM trips t WHERE t.vendor = z.zone) AS s FROM zones z",
+    "SELECT z.zone, CASE WHEN (SELECT count(*) FROM trips t WHERE t.vendor = z.zone) > 1
+        THEN (SELECT count(*) FROM trips t WHERE t.vendor = z.zone) END AS n FROM zones z",
+    "SELECT z.borough FROM zones z WHERE (SELECT count(*) FROM trips t WHERE t.vendor = z.zone) >= (SELECT count(*) FROM log l WHERE l.level = z.zone)",
+    "SELECT z.zone, most.fare, most.n FROM zones z CROSS JOIN (SELECT max(fare) AS fare, count(*) AS n FROM trips) AS most",
     "SELECT DISTINCT level, message FROM log",
     "SELECT DISTINCT ON (vendor) vendor, id, fare FROM trips ORDER BY vendor, fare DESC, id",
     "SELECT level FROM log UNION SELECT vendor FROM trips",

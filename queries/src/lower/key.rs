@@ -73,11 +73,12 @@ fn join_keys(left: &Plan, right: &Plan, on: &[(usize, usize)], relations: &BTree
     let offset = left.schema().fields().len();
     let shifted = |key: &Vec<usize>| -> Vec<usize> { key.iter().map(|column| offset + column).collect() };
     let mut found = Vec::new();
-    // If the join fixes the right's key, a left row has one partner at most, and the other way round.
-    if right_keys.iter().any(|key| key.iter().all(|column| on.iter().any(|(_, right)| right == column))) {
+    // If the join fixes the right's key, or the right is one row, a left row has one partner at most, and the other way round.
+    if one_row_at_most(right) || right_keys.iter().any(|key| key.iter().all(|column| on.iter().any(|(_, right)| right == column)))
+    {
         found.extend(left_keys.iter().cloned());
     }
-    if left_keys.iter().any(|key| key.iter().all(|column| on.iter().any(|(left, _)| left == column))) {
+    if one_row_at_most(left) || left_keys.iter().any(|key| key.iter().all(|column| on.iter().any(|(left, _)| left == column))) {
         found.extend(right_keys.iter().map(shifted));
     }
     if found.is_empty() {
@@ -88,4 +89,15 @@ fn join_keys(left: &Plan, right: &Plan, on: &[(usize, usize)], relations: &BTree
         }
     }
     found
+}
+
+/// Whether there is never more than one row, as of an aggregate without GROUP BY.
+fn one_row_at_most(plan: &Plan) -> bool {
+    match plan {
+        Plan::Reduce { keys, .. } => keys.is_empty(),
+        Plan::Map { input, .. } | Plan::TemporalFilter { input, .. } | Plan::Distinct { input } => one_row_at_most(input),
+        Plan::TopK { input, partition, limit, .. } => (partition.is_empty() && *limit == Some(1)) || one_row_at_most(input),
+        Plan::Join { left, right, .. } => one_row_at_most(left) && one_row_at_most(right),
+        _ => false,
+    }
 }

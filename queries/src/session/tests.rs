@@ -235,3 +235,30 @@ async fn a_view_is_recomputed_from_its_base_relations() {
     let wrong = rows(&view, vec![("zone", Arc::new(Int32Array::from(vec![7]))), ("n", Arc::new(Int64Array::from(vec![2])))]);
     assert_eq!(verify::compare(&view.schema, &expected, &[wrong]).unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn two_correlated_counts_in_one_select() {
+    let counts = answer(
+        "SELECT t.id, (SELECT count(*) FROM trips WHERE trips.id = t.id) AS a, (SELECT count(*) FROM trips WHERE trips.zone = t.id) AS b \
+         FROM t ORDER BY t.id",
+    )
+    .await;
+    assert!(counts.contains("| 1  | 1 | 0 |") && counts.contains("| 2  | 1 | 0 |"), "{counts}");
+}
+
+#[tokio::test]
+async fn parameters_have_the_types_that_the_statement_says() {
+    let lake = lake();
+    let types = async |sql: &str| {
+        let context = context(&lake.0, Arc::clone(&lake.1) as Arc<dyn RelationReader>, 1);
+        let statement = parse_statement(sql).unwrap();
+        let StatementKind::Query(select) = &statement.kind else { panic!("not a query") };
+        describe(&context, &lake.0, &select.query, &statement.position).await.unwrap().parameters
+    };
+    assert_eq!(types("SELECT id FROM trips WHERE id = $1").await, [DataType::Int64]);
+    assert_eq!(types("SELECT $1::int AS a, CAST($2 AS DATE) AS b").await, [DataType::Int32, DataType::Date32]);
+    assert_eq!(types("SELECT id FROM trips ORDER BY id LIMIT $2 OFFSET $1").await, [DataType::Int64, DataType::Int64]);
+    assert_eq!(types("SELECT $1 AS said").await, [DataType::Utf8]);
+    let inside = "SELECT id FROM trips WHERE zone IN (SELECT $1::bigint FROM t WHERE n < $2)";
+    assert_eq!(types(inside).await, [DataType::Int64, DataType::Int64]);
+}

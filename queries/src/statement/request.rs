@@ -125,7 +125,7 @@ fn parse_subscribe(parser: &mut Parser<'_>, context: &Context<'_>) -> Result<Sub
     } else {
         SubscribeTarget::Relation(parse_name(parser, context)?)
     };
-    let mut subscribe = Subscribe { target, upsert_key: None, snapshot: true, progress: false, as_of: None };
+    let mut subscribe = Subscribe { target, upsert_key: None, snapshot: true, progress: true, as_of: None };
     loop {
         if take_words(parser, &["ENVELOPE", "UPSERT"]) {
             subscribe.upsert_key = Some(parse_upsert_key(parser)?);

@@ -128,11 +128,11 @@ fn subscriptions() {
         other => panic!("{other:?}"),
     };
     let plain = subscribe("SUBSCRIBE TO a.b");
-    assert!(plain.snapshot && !plain.progress && plain.upsert_key.is_none() && plain.as_of.is_none());
-    let full = subscribe("SUBSCRIBE v ENVELOPE UPSERT (KEY (a, B)) WITH (SNAPSHOT = false, PROGRESS = true) AS OF 42");
+    assert!(plain.snapshot && plain.progress && plain.upsert_key.is_none() && plain.as_of.is_none());
+    let full = subscribe("SUBSCRIBE v ENVELOPE UPSERT (KEY (a, B)) WITH (SNAPSHOT = false, PROGRESS = false) AS OF 42");
     assert_eq!(
         (full.upsert_key, full.snapshot, full.progress, full.as_of),
-        (Some(vec!["a".into(), "b".into()]), false, true, Some(42))
+        (Some(vec!["a".into(), "b".into()]), false, false, Some(42))
     );
     let query = subscribe(
         "COPY (SUBSCRIBE TO (SELECT a FROM v WHERE b > 1) WITH (PROGRESS)) TO STDOUT"

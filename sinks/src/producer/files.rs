@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use arrow::array::RecordBatch;
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
-use iceberg::io::FileIO;
 use iceberg::spec::{DataFile, SchemaRef, Struct, TableMetadata, Transform};
 use iceberg::writer::CurrentFileStatus;
 use iceberg::writer::file_writer::{FileWriter, FileWriterBuilder, ParquetWriter, ParquetWriterBuilder};
@@ -14,6 +13,7 @@ use parquet::file::properties::WriterProperties;
 
 use crate::error::SinkError;
 use crate::partition::{Splitter, pick};
+use crate::producer::attempt::Attempt;
 use crate::schema::file_schema;
 use crate::storage::TableName;
 
@@ -34,7 +34,7 @@ const SORT_ROWS: usize = 262_144;
 
 /// Writes rows of one table into new data files.
 pub(crate) struct TableWriter<'a> {
-    io: &'a FileIO,
+    attempt: &'a Attempt,
     table: &'a TableName,
     /// Columns of the files, with field ids; batches must have exactly these.
     pub(crate) arrow: ArrowSchemaRef,
@@ -61,7 +61,12 @@ struct Partition {
 
 impl<'a> TableWriter<'a> {
     /// For the current schema and default partition spec of `metadata`; `label` goes into the files' names.
-    pub(crate) fn new(io: &'a FileIO, table: &'a TableName, metadata: &TableMetadata, label: &str) -> Result<Self, SinkError> {
+    pub(crate) fn new(
+        attempt: &'a Attempt,
+        table: &'a TableName,
+        metadata: &TableMetadata,
+        label: &str,
+    ) -> Result<Self, SinkError> {
         let error = || SinkError::table("prepare the files", table);
         let schema = metadata.current_schema().clone();
         let spec = metadata.default_partition_spec();
@@ -80,7 +85,7 @@ impl<'a> TableWriter<'a> {
             splitter: Splitter::new(spec, &schema).map_err(error())?,
             spec_id: spec.spec_id(),
             prefix: format!("{}/data/{label}-{}", metadata.location(), uuid::Uuid::new_v4().simple()),
-            io,
+            attempt,
             table,
             arrow,
             schema,
@@ -158,7 +163,7 @@ impl<'a> TableWriter<'a> {
                 None => {
                     self.next_file += 1;
                     let path = format!("{}-{:05}.parquet", self.prefix, self.next_file);
-                    let output = self.io.new_output(path).map_err(failed())?;
+                    let output = self.attempt.output(&path).map_err(failed())?;
                     let builder = ParquetWriterBuilder::new(self.properties.clone(), self.schema.clone());
                     builder.build(output).await.map_err(failed())?
                 }

@@ -9,6 +9,7 @@ use iceberg::spec::{
 };
 use iceberg::{Error, ErrorKind, Result};
 
+use super::attempt::Attempt;
 use super::{LiveFile, Manifest, spec_of};
 
 /// A table with more manifests than this has its small ones merged with the next commit: readers open every one.
@@ -41,7 +42,7 @@ pub(crate) struct Rewritten {
 
 /// What all manifests of one snapshot have in common.
 pub(crate) struct Rewrite<'a> {
-    pub(crate) io: &'a FileIO,
+    pub(crate) attempt: &'a Attempt,
     pub(crate) metadata: &'a TableMetadata,
     pub(crate) folder: &'a str,
     pub(crate) snapshot_id: i64,
@@ -99,7 +100,7 @@ impl Rewrite<'_> {
         let mut writer: Option<ManifestWriter> = None;
         let mut kept = Vec::new();
         for manifest in &group {
-            let loaded = manifest.file.load_manifest(self.io).await?;
+            let loaded = manifest.file.load_manifest(&self.attempt.io).await?;
             let out = match &mut writer {
                 Some(writer) => writer,
                 none => {
@@ -134,7 +135,7 @@ impl Rewrite<'_> {
 
     fn writer(&self, schema: SchemaRef, spec: PartitionSpec, content: ManifestContentType) -> Result<ManifestWriter> {
         let path = format!("{}/{}-m0.avro", self.folder, uuid::Uuid::new_v4());
-        let builder = ManifestWriterBuilder::new(self.io.new_output(path)?, Some(self.snapshot_id), schema, spec);
+        let builder = ManifestWriterBuilder::new(self.attempt.output(&path)?, Some(self.snapshot_id), schema, spec);
         Ok(match content {
             ManifestContentType::Data => builder.build_v2_data(),
             ManifestContentType::Deletes => builder.build_v2_deletes(),

@@ -16,12 +16,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::listing::FileToRead;
 use super::{FileBatch, FileReading};
 use crate::decode::{DecodeError, DecodeSpec, Decoded, Decoder, Input, decoder};
+use crate::sources::transaction::{TRANSACTION_MAX, transaction_of};
 use crate::sources::{Budget, SourceError};
 
 /// A line may be this long, in bytes.
 const LINE_MAX: u64 = 256 << 20;
-/// A transaction that goes on for longer than this after a range's end is split.
-const TRANSACTION_MAX: u64 = 64 << 20;
 /// Bytes looked at at once for a line's end.
 const PROBE: usize = 16 << 10;
 
@@ -122,15 +121,6 @@ fn with_line(mut error: DecodeError, lines_before: u64) -> DecodeError {
         error.position = format!("{file}:{}", line + lines_before);
     }
     error
-}
-
-/// The number of the transaction that a change message belongs to: a range may end before a message without one. The last field of
-/// that name is the one in `source`, which comes after the row; if it is not, a transaction is split and nothing else is wrong.
-fn transaction_of(line: &[u8]) -> Option<&[u8]> {
-    const FIELD: &[u8] = b"\"txId\":";
-    let number = &line[memchr::memmem::rfind(line, FIELD)? + FIELD.len()..];
-    let length = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    (length > 0).then(|| &number[..length])
 }
 
 /// One file.

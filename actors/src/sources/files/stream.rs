@@ -8,6 +8,7 @@ use super::listing::FileToRead;
 use super::{Compression, FileBatch, FileReading};
 use crate::decode::csv::{End, Records};
 use crate::decode::{DecodeSpec, Decoder, Format, Input, decoder};
+use crate::sources::transaction::{TRANSACTION_MAX, whole_transactions};
 use crate::sources::{Budget, SourceError};
 
 /// A record may be this long, in bytes.
@@ -19,6 +20,8 @@ pub(super) struct Stream {
     input: Box<dyn Read + Send>,
     compressed: bool,
     decoder: Box<dyn Decoder>,
+    /// Its lines are change messages, and what is handed out must not end within a transaction.
+    transactions: bool,
     header: Option<Vec<u8>>,
     /// What was read and is not decoded yet.
     buffer: Vec<u8>,
@@ -46,6 +49,7 @@ impl Stream {
             input,
             compressed: compression != Compression::None,
             decoder: decoder(spec)?,
+            transactions: spec.format == Format::DebeziumJson,
             header: None,
             buffer: Vec::new(),
             bytes_done: 0,
@@ -134,11 +138,22 @@ impl FileReading for Stream {
             if self.lines_to_skip > 0 && !self.at_end {
                 continue;
             }
+            let mut whole = self.buffer.len();
+            if self.transactions && !self.at_end {
+                whole = whole_transactions(&self.buffer);
+                if whole == 0 && (self.buffer.len() as u64) < TRANSACTION_MAX {
+                    wanted = self.buffer.len().max(64 << 10); // a long transaction: read as much again
+                    continue;
+                }
+                if whole == 0 {
+                    whole = self.buffer.len();
+                }
+            }
             let last = self.at_end && (self.file.ended || self.compressed);
             let input = Input::Lines {
                 file: &self.file.name,
                 first_line: self.lines_done + 1,
-                bytes: &self.buffer,
+                bytes: &self.buffer[..whole],
                 header: self.header.as_deref(),
                 last,
             };

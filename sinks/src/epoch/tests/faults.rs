@@ -18,8 +18,13 @@ async fn nothing_shows_after_a_fault_and_the_retry_succeeds() {
         let (one, two) = (contents(0..50), contents(20..90));
         lake.commit(&epoch(1), tables(&Contents::new(), &one), &[], Arc::new(Rows(one.clone()))).await.unwrap();
         *lake.inner.fault.lock().unwrap() = Some(Fault(step));
-        let error = lake.commit(&epoch(2), tables(&one, &two), &[], Arc::new(Rows(two.clone()))).await.unwrap_err();
+        let before = files_below(lake.warehouse_path());
+        let mut changes = tables(&one, &two);
+        changes.push(change("f.new", "", SinkMode::Snapshot, difference(&Contents::new(), &two)));
+        let error = lake.commit(&epoch(2), changes, &[], Arc::new(Rows(two.clone()))).await.unwrap_err();
         assert_eq!(error.is_unknown(), step == 3, "{error}");
+        assert_eq!(files_below(lake.warehouse_path()) == before, step < 3, "a try that failed for certain leaves no file");
+        assert_eq!(lake.warehouse_path().join("f/new").exists(), step == 3);
         let seen = if step == 3 { &two } else { &one };
         for table in ["f.a", "f.b"] {
             assert_eq!(rows_of(&lake, table, &schema()).await, batch(seen.iter()), "step {step}");

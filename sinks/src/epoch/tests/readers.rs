@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use futures::TryStreamExt;
 use iceberg::{Catalog as _, CatalogBuilder, TableIdent};
 use iceberg_catalog_sql::SqlCatalogBuilder;
 
