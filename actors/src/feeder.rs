@@ -34,6 +34,8 @@ pub struct Progress {
     errors: AtomicU64,
     ignored_fields: AtomicU64,
     restarts: AtomicU64,
+    /// Whether there was a moment with nothing left to read.
+    was_at_end: AtomicBool,
     words: Mutex<Words>,
 }
 
@@ -59,6 +61,11 @@ impl Progress {
     /// Messages, lines or rows read so far.
     pub fn inputs(&self) -> u64 {
         self.inputs.load(Ordering::Relaxed)
+    }
+
+    /// Whether there was a moment with nothing left to read.
+    pub fn was_at_end(&self) -> bool {
+        self.was_at_end.load(Ordering::Acquire)
     }
 
     /// Bytes read so far.
@@ -282,6 +289,7 @@ impl Reading {
                     words.lag = reader.lag();
                 }
                 SourceEvent::Idle { until } => {
+                    self.progress.was_at_end.store(true, Ordering::Release);
                     self.progress.words().lag = reader.lag();
                     self.sleep(until);
                 }
@@ -290,7 +298,10 @@ impl Reading {
                     self.sleep(until);
                 }
                 SourceEvent::Notice(notice) => tracing::warn!(source = self.connection.name, notice, "source says"),
-                SourceEvent::Done => return Ok(()),
+                SourceEvent::Done => {
+                    self.progress.was_at_end.store(true, Ordering::Release);
+                    return Ok(());
+                }
             }
         }
         Ok(())

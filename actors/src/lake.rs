@@ -14,6 +14,7 @@ pub mod folder;
 mod metrics;
 pub mod once;
 pub mod reader;
+mod rereading;
 pub mod service;
 pub mod statements;
 pub mod store;
@@ -100,6 +101,8 @@ struct Inner {
     epochs: EpochList,
     /// Who commits, where the lake has tables.
     sinks: OnceLock<Sinks>,
+    /// How far the newest epoch had read the sources that a start reads anew.
+    rereads: OnceLock<AllPositions>,
     /// Whether everything is whole: views answer only then.
     ready: std::sync::atomic::AtomicBool,
     begun: Instant,
@@ -154,6 +157,7 @@ impl Lake {
             changing: tokio::sync::Mutex::new(()),
             epochs: EpochList::default(),
             sinks: OnceLock::new(),
+            rereads: OnceLock::new(),
             ready: std::sync::atomic::AtomicBool::new(false),
             begun: Instant::now(),
             temporary: std::sync::atomic::AtomicU64::new(1 << 48),
@@ -269,8 +273,8 @@ impl Lake {
             .filter(|plan| plan.hydrates && existing.iter().any(|table| table.table == plan.table))
             .filter_map(|plan| folder.catalog.by_id(plan.relation).map(|relation| relation.name.to_string()))
             .collect();
-        let mut positions = store.positions();
-        positions.retain(|source, _| hydrating.contains(source));
+        let (positions, rereads): (AllPositions, AllPositions) =
+            store.positions().into_iter().partition(|(source, _)| hydrating.contains(source));
         let begin = store.newest.as_ref().map_or(0, |epoch| epoch.timestamp);
         let lake = Lake::build(folder, config, options, begin, positions)?;
         let hydrated = lake.hydrate(&store, &plans).await?;
@@ -296,7 +300,8 @@ impl Lake {
             Arc::clone(&lake.0.epochs),
         )?;
         let failure = driver.failure();
-        // it is set here only, once
+        // they are set here only, once
+        let _ = lake.0.rereads.set(rereads);
         let _ = lake.0.sinks.set(Sinks { driver: driver.start(), failure });
         Ok(lake)
     }
@@ -312,9 +317,10 @@ impl Lake {
         }
     }
 
-    /// Everything that was there at the start is in the views now.
+    /// Everything that the newest epoch held is in the views: they answer from now on, and epochs are committed.
     pub fn set_ready(&self) {
         self.0.ready.store(true, std::sync::atomic::Ordering::Release);
+        self.begin_epochs();
     }
 
     /// Begins to read all sources that are not being read.

@@ -370,6 +370,7 @@ impl LakeService for Lake {
         } else if ready {
             "running"
         } else {
+            problems.extend(self.waits_for());
             "starting"
         };
         Health { status: status.to_owned(), problems }
