@@ -203,9 +203,9 @@ fn a_statement_that_does_not_plan_is_told_with_its_place_and_a_hint() {
 }
 
 /// Undoes something at its end, also when a test fails.
-struct Undo<F: FnMut()>(F);
+struct Undo<F: FnMut() -> bool>(F);
 
-impl<F: FnMut()> Drop for Undo<F> {
+impl<F: FnMut() -> bool> Drop for Undo<F> {
     fn drop(&mut self) {
         self.0();
     }
@@ -229,7 +229,7 @@ fn a_folder_that_cannot_be_written_is_named() {
             || tool("chmod", &[if on { "0555" } else { "0755" }], lake.path())
     };
     lock(true);
-    let _writable_again = Undo(|| drop(lock(false)));
+    let _writable_again = Undo(|| lock(false));
     if std::fs::write(lake.path().join("probe"), "").is_ok() {
         println!("not tried with a read-only folder: this user can write anywhere");
         return;
@@ -258,6 +258,7 @@ fn commits_fail_for_a_while(lake: &LakeDir, words: &str, breaks: impl Fn(), mend
     let running = lake.start(&["epochs.interval=50ms"]);
     let count = |running: &Running| running.rows("SELECT count(*) AS n FROM orders")[0]["n"].as_u64().unwrap();
     let committed = || lake.tables().get("public.orders").map_or(0, Vec::len);
+    until("a first epoch", || Some(()).filter(|()| running.epoch() > 0));
     until("the first orders are committed", || Some(()).filter(|()| committed() == 300));
 
     let before = lake.epochs();
@@ -317,7 +318,7 @@ fn a_disk_that_is_full_for_a_while() {
         println!("not tried with a full disk: this user cannot mount a small one");
         return;
     }
-    let _unmounted = Undo(|| drop(tool("umount", &["-l"], &disk)));
+    let _unmounted = Undo(|| tool("umount", &["-l"], &disk));
     let filler = disk.join("filler");
     let breaks = || {
         // to the last byte

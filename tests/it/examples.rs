@@ -1,9 +1,11 @@
 //! The examples are run as a reader of the documentation would run them, and what they say is compared with other computations.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::docs;
 use crate::machine::Share;
 use crate::months::write_months;
 use crate::process::{LakeDir, Running, readers, real_data, until};
@@ -24,6 +26,21 @@ fn verified(lake: &LakeDir) -> Vec<(String, u64)> {
         (view.to_owned(), rows.parse().unwrap())
     };
     verdicts.lines().map(line).collect()
+}
+
+/// Whether `livelake subscribe` tells changes.
+fn follows(running: &Running, relation: &str) -> bool {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_livelake"));
+    let mut child = command
+        .args(["subscribe", relation, "--url", &running.url()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().take(3).filter(|line| line.is_ok()).count();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    lines == 3
 }
 
 #[test]
@@ -56,6 +73,12 @@ fn the_flagship_lake_answers_at_once_commits_and_is_right() {
         assert!(verdict.contains(" 0 differ"), "{view}: {verdict}");
     }
     until("more trips", || Some(()).filter(|()| count() > trips));
+    for (place, sql) in docs::statements() {
+        match sql.strip_prefix("COPY (SUBSCRIBE ").and_then(|rest| rest.strip_suffix(") TO STDOUT")) {
+            None => assert!(running.rows(&sql).as_array().is_some_and(|rows| !rows.is_empty()), "{place}: {sql}: no rows"),
+            Some(relation) => assert!(follows(&running, relation), "{place}: {sql}: nothing comes"),
+        }
+    }
     let health = running.get("/health");
     assert_eq!(health["data"]["status"], "running", "{health}");
     let before = running.epoch();

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod crash;
+mod docs;
 mod examples;
 mod incremental;
 mod layering;
