@@ -35,7 +35,7 @@ use livelake_queries::plan::{StoredColumns, columns_read, view_plan};
 use livelake_queries::statement::RelationKind;
 use tokio::sync::watch;
 
-use crate::clock::{AllPositions, Clock, Flush};
+use crate::clock::{AllPositions, Clock, ClosedTicks, Flush};
 use crate::config::Config;
 use crate::feeder::{Feeder, Outcome, Progress, StopFeeding};
 use crate::lake::connect::{Connection, ReadMode};
@@ -92,6 +92,7 @@ struct Inner {
     threads: usize,
     engine: EngineHandle,
     clock: Addr<Clock>,
+    ticks: ClosedTicks,
     definitions: RwLock<Definitions>,
     sources: Mutex<BTreeMap<String, RunningSource>>,
     view_errors: Arc<Mutex<BTreeMap<RelationId, ViewErrors>>>,
@@ -144,13 +145,16 @@ impl Lake {
             }
         }));
         let stored = stored_columns(&folder.catalog, &options);
-        let clock = Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions).start();
+        let clock = Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions);
+        let ticks = clock.closed_ticks();
+        let clock = clock.start();
         let lake = Lake(Arc::new(Inner {
             path: folder.path,
             options,
             threads: workers,
             engine,
             clock,
+            ticks,
             definitions: RwLock::new(Definitions { catalog: Arc::new(folder.catalog), stored }),
             sources: Mutex::default(),
             view_errors,
@@ -198,9 +202,9 @@ impl Lake {
         self.0.view_errors.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned().unwrap_or_default()
     }
 
-    /// The newest timestamp at which every relation is complete.
+    /// The newest tick at which every relation is complete.
     pub fn newest(&self) -> Timestamp {
-        self.0.engine.least_frontier().saturating_sub(1).min(self.0.engine.last_tick())
+        self.0.ticks.newest_below(self.0.engine.least_frontier())
     }
 
     /// Creates in the engine what a relation of the catalog needs there.

@@ -1,6 +1,7 @@
 //! What the documentation shows is what the program takes: its SQL plans, and its commands' statements are answered.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::process::LakeDir;
 
@@ -80,4 +81,19 @@ fn the_lakes_that_the_documentation_shows_are_planned() {
         lakes += 1;
     }
     assert!(lakes >= 4, "{lakes}");
+}
+
+#[test]
+fn the_quick_starts_lake_gives_an_answer() {
+    let lake = LakeDir::new(&[]);
+    let (_, sql) = blocks("sql").into_iter().find(|(_, block)| block.contains("my_lake/10_orders.sql")).unwrap();
+    let (_, data) = blocks("sh").into_iter().find(|(_, block)| block.contains("mkdir -p my_lake")).unwrap();
+    let made = Command::new("sh").args(["-e", "-c", &data]).current_dir(lake.path()).status().unwrap();
+    assert!(made.success());
+    std::fs::write(lake.path().join("10_orders.sql"), sql).unwrap();
+    std::fs::rename(lake.path().join("my_lake/orders"), lake.path().join("orders")).unwrap();
+    lake.expect(&["check"]);
+    let answer = lake.expect(&["run", "--once", "--query", "SELECT * FROM revenue", "--format", "csv"]);
+    assert_eq!(answer, "customer,orders,revenue\n7,2,14.75\n");
+    assert_eq!(lake.expect(&["verify"]), "revenue: 1 rows, 0 differ\n");
 }

@@ -61,7 +61,7 @@ impl LakeDir {
         LakeDir { path: folder.path().join(name), folder, variables: Vec::new() }
     }
 
-    /// A folder for files that are not the lake's.
+    /// A folder on the same disk for files that are not the lake's.
     pub fn beside(&self, name: &str) -> PathBuf {
         let folder = self.folder.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();

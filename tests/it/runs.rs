@@ -1,6 +1,6 @@
 //! Runs with an end, by the real binary: what they answer, that a second one adds nothing, and how they fail.
 
-use crate::process::{LakeDir, real_data};
+use crate::process::{LakeDir, real_data, until};
 
 const ORDERS: &str = "
 CREATE SOURCE shop.orders (id INTEGER, item TEXT, amount DECIMAL(10, 2))
@@ -96,6 +96,27 @@ fn a_running_lake_answers_takes_statements_and_stops_in_order() {
     assert_eq!(again.rows("SELECT id FROM made_later"), serde_json::json!([{ "id": 7 }]), "so do their rows");
 }
 
+/// Rows that leave by themselves are due between ticks; an answer is never of a moment between two, where some have left and some not.
+#[test]
+fn rows_that_leave_by_themselves_leave_all_views_at_once() {
+    let sql = "
+CREATE SOURCE trips (id BIGINT PRIMARY KEY, pickup_datetime TIMESTAMPTZ NOT NULL, dropoff_datetime TIMESTAMPTZ NOT NULL, zone_id INTEGER)
+  WITH (connector = 'generator', kind = 'nyc.trips', rate = '200', history = '3 hours', format = 'debezium-json');
+CREATE MATERIALIZED VIEW ends AS
+SELECT kind, count(*) AS n FROM (
+    SELECT 'pickup' AS kind FROM trips WHERE pickup_datetime > now() - INTERVAL '1 hour' AND pickup_datetime <= now()
+    UNION ALL
+    SELECT 'dropoff' AS kind FROM trips WHERE dropoff_datetime > now() - INTERVAL '1 hour' AND dropoff_datetime <= now()
+) AS both GROUP BY kind;";
+    let lake = LakeDir::new(&[("10_lake.sql", sql)]);
+    let running = lake.start(&["engine.tick=50ms", "engine.workers=2"]);
+    until("the past", || Some(()).filter(|()| running.rows("SELECT sum(n) AS n FROM ends")[0]["n"].as_u64() > Some(100_000)));
+    for _ in 0..60 {
+        let verdict = running.rows("VERIFY MATERIALIZED VIEW ends");
+        assert_eq!(verdict[0]["verdict"], "ends: 2 rows, 0 differ", "{verdict}");
+    }
+}
+
 /// A source without a table of its own is read again from its beginning at every start, which must not show in the tables.
 #[test]
 fn nothing_is_answered_or_committed_before_what_was_there_is_read_again() {
@@ -123,6 +144,22 @@ CREATE SINK sums FROM sums WITH (connector = 'iceberg');";
     let running = lake.start(&["epochs.interval=1ms"]);
     running.url();
     assert_eq!(running.terminate(), Some(0), "it is stopped while it reads");
+    assert_eq!((&lake.epochs(), &lake.tables()), (&epochs, &tables));
+
+    // all files are away: waited for, and the tables keep what they have
+    let away = lake.beside("away");
+    let files: Vec<String> = (0..40).map(|file| format!("numbers-{file:02}.csv")).collect();
+    files.iter().for_each(|file| std::fs::rename(lake.path().join(file), away.join(file)).unwrap());
+    let running = lake.start(&["epochs.interval=1ms"]);
+    until("it says what it waits for", || {
+        let health = running.get("/health");
+        let said = health["message"].as_str().unwrap_or_default().to_owned();
+        Some(()).filter(|()| said.contains("numbers has to be read again") && said.contains("no file matches numbers-*.csv"))
+    });
+    assert_eq!(running.ask("SELECT * FROM sums")["code"], "unavailable");
+    files.iter().for_each(|file| std::fs::rename(away.join(file), lake.path().join(file)).unwrap());
+    assert_eq!(running.rows("SELECT sum(n) AS n FROM sums")[0]["n"], 800_000);
+    assert_eq!(running.terminate(), Some(0));
     assert_eq!((lake.epochs(), lake.tables()), (epochs, tables));
 
     // less than there was: said, and then it goes on with what there is
