@@ -322,9 +322,12 @@ impl Lake {
     }
 
     /// Everything that the newest epoch held is in the views: they answer from now on, and epochs are committed.
-    pub fn set_ready(&self) {
+    ///
+    /// # Errors
+    /// The lake is stopping.
+    pub async fn set_ready(&self) -> Result<(), LakeError> {
         self.0.ready.store(true, std::sync::atomic::Ordering::Release);
-        self.begin_epochs();
+        self.begin_epochs().await
     }
 
     /// Begins to read all sources that are not being read.

@@ -112,7 +112,7 @@ async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
     };
     if is_whole {
         lake.flush().await?;
-        lake.set_ready();
+        lake.set_ready().await?;
         signals.next().await;
     }
     eprintln!("stopping{}; a second signal stops at once", if is_whole { ": the last epoch is being committed" } else { "" });

@@ -44,7 +44,7 @@ impl Lake {
                 outcome = &mut done => outcome?,
                 outcome = self.caught_up() => {
                     outcome?;
-                    self.begin_epochs();
+                    self.begin_epochs().await?;
                     done.await?;
                 }
             }

@@ -18,9 +18,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Lake {
     /// Begins to commit epochs, where the lake has tables.
-    pub(crate) fn begin_epochs(&self) {
-        if let Some(sinks) = self.0.sinks.get() {
-            sinks.driver.do_send(BeginEpochs);
+    pub(crate) async fn begin_epochs(&self) -> Result<(), LakeError> {
+        match self.0.sinks.get() {
+            None => Ok(()),
+            Some(sinks) => sinks.driver.send(BeginEpochs).await.map_err(internal),
         }
     }
 
