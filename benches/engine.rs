@@ -8,7 +8,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use livelake_dataflow::handle::{EngineConfig, EngineHandle};
 use livelake_dataflow::plan::RelationId;
@@ -18,7 +20,8 @@ use livelake_queries::catalog::Catalog;
 use livelake_queries::plan::{StoredColumns, view_plan};
 use livelake_queries::statement::parse_script;
 
-const TRIPS: &str = "id BIGINT PRIMARY KEY, zone INTEGER NOT NULL, miles DOUBLE PRECISION, fare DECIMAL(10, 2), at TIMESTAMP NOT NULL";
+const TRIPS: &str =
+    "id BIGINT PRIMARY KEY, zone INTEGER NOT NULL, miles DOUBLE PRECISION, fare DECIMAL(10, 2), at TIMESTAMP NOT NULL";
 /// The same rows as they come, without a key: nothing of them is kept but what the views keep.
 const RIDES: &str = "id BIGINT, zone INTEGER NOT NULL, miles DOUBLE PRECISION, fare DECIMAL(10, 2), at TIMESTAMP NOT NULL";
 const BATCH_ROWS: usize = 64 * 1024;
@@ -97,7 +100,7 @@ impl Lake {
                                 .unwrap(),
                         ),
                     ),
-                    ("at", Arc::new(ids.iter().map(|id| *id * 100_000).collect::<TimestampMicrosecondArray>())),
+                    ("at", Arc::new(TimestampMicrosecondArray::from_iter_values(ids.iter().map(|id| *id * 100_000)))),
                 ];
                 RecordBatch::try_from_iter(columns).unwrap()
             })
@@ -132,12 +135,11 @@ impl Drop for Lake {
 }
 
 const WINDOWS: &str = "SELECT window_start, zone, count(*) AS n, sum(fare) AS s FROM TUMBLE(trips, at, INTERVAL '5 minutes') GROUP BY window_start, window_end, zone";
-const FLOAT_WINDOWS: &str =
-    "SELECT window_start, zone, avg(miles) AS m FROM TUMBLE(trips, at, INTERVAL '5 minutes') GROUP BY window_start, window_end, zone";
-const JOINED: &str = "SELECT z.name, count(*) AS n, sum(t.fare) AS s FROM trips t JOIN zones z ON z.zone = t.zone GROUP BY z.name";
+const FLOAT_WINDOWS: &str = "SELECT window_start, zone, avg(miles) AS m FROM TUMBLE(trips, at, INTERVAL '5 minutes') GROUP BY window_start, window_end, zone";
+const JOINED: &str =
+    "SELECT z.name, count(*) AS n, sum(t.fare) AS s FROM trips t JOIN zones z ON z.zone = t.zone GROUP BY z.name";
 const RANKED: &str = "SELECT zone, id, place FROM (SELECT zone, id, row_number() OVER (PARTITION BY zone ORDER BY fare DESC, id) AS place FROM trips) r WHERE place <= 3";
-const ZONES: &str =
-    "CREATE SOURCE zones (zone INTEGER PRIMARY KEY, name TEXT) WITH (connector = 'files', path = 'x.csv');";
+const ZONES: &str = "CREATE SOURCE zones (zone INTEGER PRIMARY KEY, name TEXT) WITH (connector = 'files', path = 'x.csv');";
 
 /// Rows a second of one core, from batches in memory to the complete view.
 fn bulk(criterion: &mut Criterion) {
@@ -173,9 +175,12 @@ fn bulk(criterion: &mut Criterion) {
 fn one_row(criterion: &mut Criterion) {
     let count = rows();
     let mut group = criterion.benchmark_group(format!("one changed row of {count}"));
-    for (name, others, view) in
-        [("count", "", "SELECT count(*) AS n FROM trips"), ("window", "", WINDOWS), ("join", ZONES, JOINED), ("top 3", "", RANKED)]
-    {
+    for (name, others, view) in [
+        ("count", "", "SELECT count(*) AS n FROM trips"),
+        ("window", "", WINDOWS),
+        ("join", ZONES, JOINED),
+        ("top 3", "", RANKED),
+    ] {
         let mut lake = Lake::fill(TRIPS, others, &[view], count);
         let changed: Vec<RecordBatch> = lake.trips(64).iter().flat_map(|rows| (0..64).map(|row| rows.slice(row, 1))).collect();
         let first = changed[0].column(0).to_data().buffers()[0].typed_data::<i64>()[0];

@@ -18,6 +18,10 @@ use tokio::sync::oneshot;
 use crate::feeder::Generation;
 use crate::sources::{Position, Positions};
 
+mod ticks;
+
+pub use ticks::ClosedTicks;
+
 /// Decoded bytes that may be under way before feeders have to wait.
 const IN_FLIGHT_BYTES_MAX: usize = 24 << 20;
 /// How often the clock ticks while nothing comes.
@@ -45,6 +49,7 @@ pub struct Clock {
     waiting_for: Vec<(Timestamp, oneshot::Sender<Timestamp>)>,
     positions: AllPositions,
     ticks: u64,
+    closed: ClosedTicks,
     timer_set: bool,
     memory: Arc<MemoryGuard>,
 }
@@ -114,6 +119,7 @@ impl Clock {
             waiting_for: Vec::new(),
             positions,
             ticks: 0,
+            closed: ClosedTicks::new(begin),
             timer_set: false,
             memory,
         }
@@ -132,11 +138,17 @@ impl Clock {
         }
     }
 
+    /// The closed ticks, as this clock closes them.
+    pub fn closed_ticks(&self) -> ClosedTicks {
+        self.closed.clone()
+    }
+
     /// Closes the open tick now.
     fn close(&mut self) -> Timestamp {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as Timestamp);
         // the system's clock may jump back; ours never does
         self.last_tick = self.engine.advance_to(now.max(self.last_tick + 1));
+        self.closed.close(self.last_tick);
         self.last_tick_at = Instant::now();
         self.ticks += 1;
         self.under_way.push_back((self.last_tick, std::mem::take(&mut self.open_bytes)));

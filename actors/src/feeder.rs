@@ -5,7 +5,7 @@
 //! positions too. A reader that panics is treated like one that failed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ pub struct Progress {
     errors: AtomicU64,
     ignored_fields: AtomicU64,
     restarts: AtomicU64,
+    /// Whether there was a moment with nothing left to read.
+    was_at_end: AtomicBool,
     words: Mutex<Words>,
 }
 
@@ -60,6 +62,11 @@ impl Progress {
     /// Messages, lines or rows read so far.
     pub fn inputs(&self) -> u64 {
         self.inputs.load(Ordering::Relaxed)
+    }
+
+    /// Whether there was a moment with nothing left to read.
+    pub fn was_at_end(&self) -> bool {
+        self.was_at_end.load(Ordering::Acquire)
     }
 
     /// Bytes read so far.
@@ -326,6 +333,7 @@ impl Reading {
                     words.lag = reader.lag();
                 }
                 SourceEvent::Idle { until } => {
+                    self.progress.was_at_end.store(true, Ordering::Release);
                     self.progress.words().lag = reader.lag();
                     self.sleep(until);
                 }
@@ -334,7 +342,10 @@ impl Reading {
                     self.sleep(until);
                 }
                 SourceEvent::Notice(notice) => tracing::warn!(source = self.source.name(), notice, "source says"),
-                SourceEvent::Done => return Ok(()),
+                SourceEvent::Done => {
+                    self.progress.was_at_end.store(true, Ordering::Release);
+                    return Ok(());
+                }
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ pub mod folder;
 mod metrics;
 pub mod once;
 pub mod reader;
+mod rereading;
 pub mod service;
 pub mod statements;
 pub mod store;
@@ -37,7 +38,7 @@ use livelake_queries::plan::{StoredColumns, columns_read, view_plan};
 use livelake_queries::statement::RelationKind;
 use tokio::sync::watch;
 
-use crate::clock::{AllPositions, Clock, Flush, MemoryGuard};
+use crate::clock::{AllPositions, Clock, ClosedTicks, Flush, MemoryGuard};
 use crate::config::Config;
 use crate::feeder::{Feeder, Outcome, Progress, StopFeeding};
 use crate::lake::connect::{Connection, ReadMode};
@@ -94,6 +95,7 @@ struct Inner {
     threads: usize,
     engine: EngineHandle,
     clock: Addr<Clock>,
+    ticks: ClosedTicks,
     definitions: RwLock<Definitions>,
     sources: Mutex<BTreeMap<String, RunningSource>>,
     view_errors: Arc<Mutex<BTreeMap<RelationId, ViewErrors>>>,
@@ -103,6 +105,8 @@ struct Inner {
     epochs: EpochList,
     /// Who commits, where the lake has tables.
     sinks: OnceLock<Sinks>,
+    /// How far the newest epoch had read the sources that a start reads anew.
+    rereads: OnceLock<AllPositions>,
     /// Whether everything is whole: views answer only then.
     ready: std::sync::atomic::AtomicBool,
     begun: Instant,
@@ -148,19 +152,23 @@ impl Lake {
         }));
         let stored = stored_columns(&folder.catalog, &options);
         let memory = Arc::new(MemoryGuard::new(config.engine.memory_limit));
-        let clock = Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions, Arc::clone(&memory)).start();
+        let clock = Clock::new(engine.clone(), config.engine.tick, options.once, begin, positions, Arc::clone(&memory));
+        let ticks = clock.closed_ticks();
+        let clock = clock.start();
         let lake = Lake(Arc::new(Inner {
             path: folder.path,
             options,
             threads: workers,
             engine,
             clock,
+            ticks,
             definitions: RwLock::new(Definitions { catalog: Arc::new(folder.catalog), stored }),
             sources: Mutex::default(),
             view_errors,
             changing: tokio::sync::Mutex::new(()),
             epochs: EpochList::default(),
             sinks: OnceLock::new(),
+            rereads: OnceLock::new(),
             ready: std::sync::atomic::AtomicBool::new(false),
             begun: Instant::now(),
             memory,
@@ -208,9 +216,9 @@ impl Lake {
         self.0.view_errors.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned().unwrap_or_default()
     }
 
-    /// The newest timestamp at which every relation is complete.
+    /// The newest tick at which every relation is complete.
     pub fn newest(&self) -> Timestamp {
-        self.0.engine.least_frontier().saturating_sub(1).min(self.0.engine.last_tick())
+        self.0.ticks.newest_below(self.0.engine.least_frontier())
     }
 
     /// Creates in the engine what a relation of the catalog needs there.
@@ -284,8 +292,8 @@ impl Lake {
             .filter(|plan| plan.hydrates && existing.iter().any(|table| table.table == plan.table))
             .filter_map(|plan| folder.catalog.by_id(plan.relation).map(|relation| relation.name.to_string()))
             .collect();
-        let mut positions = store.positions();
-        positions.retain(|source, _| hydrating.contains(source));
+        let (positions, rereads): (AllPositions, AllPositions) =
+            store.positions().into_iter().partition(|(source, _)| hydrating.contains(source));
         let begin = store.newest.as_ref().map_or(0, |epoch| epoch.timestamp);
         let lake = Lake::build(folder, config, options, begin, positions)?;
         let hydrated = lake.hydrate(&store, &plans).await?;
@@ -311,7 +319,8 @@ impl Lake {
             Arc::clone(&lake.0.epochs),
         )?;
         let failure = driver.failure();
-        // it is set here only, once
+        // they are set here only, once
+        let _ = lake.0.rereads.set(rereads);
         let _ = lake.0.sinks.set(Sinks { driver: driver.start(), failure });
         Ok(lake)
     }
@@ -339,9 +348,13 @@ impl Lake {
         }
     }
 
-    /// Everything that was there at the start is in the views now.
-    pub fn set_ready(&self) {
+    /// Everything that the newest epoch held is in the views: they answer from now on, and epochs are committed.
+    ///
+    /// # Errors
+    /// The lake is stopping.
+    pub async fn set_ready(&self) -> Result<(), LakeError> {
         self.0.ready.store(true, std::sync::atomic::Ordering::Release);
+        self.begin_epochs().await
     }
 
     /// Begins to read all sources that are not being read.

@@ -306,8 +306,17 @@ impl Driver {
 
 impl Actor for SinkDriver {
     type Context = Context<Self>;
+}
 
-    fn started(&mut self, context: &mut Self::Context) {
+/// Begin to commit by itself: what the last epoch held is in the views.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct BeginEpochs;
+
+impl Handler<BeginEpochs> for SinkDriver {
+    type Result = ();
+
+    fn handle(&mut self, _: BeginEpochs, context: &mut Self::Context) {
         // the first epoch comes soon, so that a new lake can be looked at with other tools
         context.run_later(self.interval.min(Duration::from_secs(5)), Self::tick);
     }

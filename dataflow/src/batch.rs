@@ -367,4 +367,3 @@ impl RowBatchBuilder {
         Some(self.batch)
     }
 }
-

@@ -11,6 +11,7 @@ use livelake_actors::lake::{Lake, RunOptions};
 use livelake_actors::service::LakeService;
 use livelake_actors::{http, postgres};
 use livelake_queries::statement::{StatementKind, parse_statement};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, progress, running};
 
@@ -94,26 +95,38 @@ impl Run {
 
 /// Runs until a signal: then drains, commits a last epoch and returns. A second signal ends the process at once.
 async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
-    let lake = Lake::open(folder, config, RunOptions { once: false, asked_for: Vec::new() }).await?;
+    let mut signals = Signals::new()?;
+    let lake = tokio::select! {
+        lake = Lake::open(folder, config, RunOptions { once: false, asked_for: Vec::new() }) => lake?,
+        () = signals.next() => return Ok(()),
+    };
     let service: Arc<dyn LakeService> = Arc::new(lake.clone());
     let web = http::serve(Arc::clone(&service), &config.http.bind, config.http.port).await.map_err(running)?;
     println!("http http://{}", web.address());
     let wire = postgres::serve(Arc::clone(&service), &config.postgres.bind, config.postgres.port).await.map_err(running)?;
     println!("postgres {}", wire.url());
     lake.start_sources();
-    lake.flush().await?;
-    lake.set_ready();
-    signal().await?;
-    eprintln!("stopping: the last epoch is being committed; a second signal stops at once");
-    tokio::spawn(async {
-        if signal().await.is_ok() {
-            std::process::exit(130);
-        }
+    let is_whole = tokio::select! {
+        outcome = lake.caught_up() => { outcome?; true }
+        () = signals.next() => false
+    };
+    if is_whole {
+        lake.flush().await?;
+        lake.set_ready().await?;
+        signals.next().await;
+    }
+    eprintln!("stopping{}; a second signal stops at once", if is_whole { ": the last epoch is being committed" } else { "" });
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(130);
     });
     let drain = async {
         lake.stop_sources().await;
-        lake.flush().await?;
-        lake.commit_all().await?;
+        // views that are not whole yet are not committed: the newest epoch stays what it is
+        if is_whole {
+            lake.flush().await?;
+            lake.commit_all().await?;
+        }
         web.stop().await.map_err(running)?;
         wire.stop().await;
         lake.close().await;
@@ -127,16 +140,25 @@ async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// Waits for SIGINT or SIGTERM.
-async fn signal() -> Result<(), Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(running)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(running)?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// SIGINT and SIGTERM, which no longer end the process by themselves once this is made.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Failure> {
+        let listen = |kind| signal(kind).map_err(running);
+        Ok(Signals { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
-    Ok(())
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// What was read and what there is, on standard error so that answers can be piped.

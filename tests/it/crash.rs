@@ -1,4 +1,6 @@
 //! kill -9 at random instants, many times, while rows come in: the tables end as if nothing had happened.
+//!
+//! A kill comes a random while after a random number of epochs, so that on a slow machine, too, there are epochs between two kills.
 
 use std::io::Write;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use livelake_actors::sources::generator::{Generator, GeneratorOptions, Kind};
 
 use crate::process::LakeDir;
 
-const KILLS: u64 = 50;
+const KILLS: usize = 50;
 const MESSAGES: usize = 60_000;
 
 const SOURCES: &str = "
@@ -57,13 +59,22 @@ fn fifty_kills_leave_the_tables_of_an_undisturbed_run() {
         std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
     };
     let mut seed = 20_250_303;
-    let per_kill = chunks.len().div_ceil(KILLS as usize);
-    for part in chunks.chunks(per_kill) {
-        let (first, second) = part.split_at(part.len() / 2);
-        first.iter().for_each(|bytes| append(&disturbed, bytes));
+    let mut waited_for = 0;
+    for part in chunks.chunks(chunks.len().div_ceil(KILLS)) {
+        // some of it comes while the lake is down
+        let (first, others) = part.split_first().unwrap();
+        append(&disturbed, first);
         let running = disturbed.start(&["epochs.interval=60ms"]);
-        second.iter().for_each(|bytes| append(&disturbed, bytes));
-        running.kill_after(Duration::from_millis(80 + next(&mut seed) % 700));
+        // and it dies while it starts, or after some epochs with their news
+        let epochs = next(&mut seed) as usize % (others.len() + 2);
+        for bytes in others.iter().take(epochs) {
+            append(&disturbed, bytes);
+            running.next_epoch();
+            waited_for += 1;
+        }
+        others.iter().skip(epochs).for_each(|bytes| append(&disturbed, bytes));
+        std::thread::sleep(Duration::from_millis(next(&mut seed) % 150));
+        running.kill();
     }
     disturbed.expect(&["run", "--once"]);
     chunks.iter().for_each(|bytes| append(&undisturbed, bytes));
@@ -82,7 +93,8 @@ fn fifty_kills_leave_the_tables_of_an_undisturbed_run() {
     }
     assert!(expected["cdc.trips"].len() > MESSAGES / 2);
     let epochs = disturbed.epochs();
-    assert!(epochs.len() > 2, "the kills left only {} epochs: they came too early to show anything", epochs.len());
+    assert!(waited_for >= KILLS, "only {waited_for} epochs were waited for");
+    assert!(epochs.len() >= waited_for, "{} epochs, where {waited_for} were seen", epochs.len());
     for (at, (number, _)) in epochs.iter().enumerate() {
         assert_eq!(*number, at as u64 + 1, "epochs have neither gaps nor repeats");
     }

@@ -1,8 +1,13 @@
 //! End-to-end tests: one binary for all of them.
 #![allow(clippy::unwrap_used)]
 
+mod bad_input;
 mod crash;
+mod docs;
+mod examples;
 mod incremental;
 mod layering;
+mod machine;
+mod months;
 mod process;
 mod runs;

@@ -1,6 +1,6 @@
 //! Runs with an end, by the real binary: what they answer, that a second one adds nothing, and how they fail.
 
-use crate::process::{LakeDir, real_data};
+use crate::process::{LakeDir, real_data, until};
 
 const ORDERS: &str = "
 CREATE SOURCE shop.orders (id INTEGER, item TEXT, amount DECIMAL(10, 2))
@@ -73,25 +73,12 @@ fn mistakes_are_told_with_their_place_and_exit_codes() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("engine.workers"));
 }
 
-/// One statement over HTTP.
-fn statement(url: &str, sql: &str) -> serde_json::Value {
-    let body = serde_json::json!({ "sql": sql }).to_string();
-    let arguments = ["-s", "-XPOST", "-H", "content-type: application/json", "-d", &body];
-    let output = std::process::Command::new("curl").args(arguments).arg(format!("{url}/api/v1/sql")).output().unwrap();
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 #[test]
 fn a_running_lake_answers_takes_statements_and_stops_in_order() {
     let lake = LakeDir::new(&[("10_lake.sql", "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT);\n")]);
-    let mut running = lake.start(&["epochs.interval=1h"]);
-    let url = running.http();
-    let ask = |sql: &str| statement(&url, sql);
-    let mut first = ask("INSERT INTO t VALUES (1, 'one'), (2, 'two')");
-    while first["code"] == "unavailable" {
-        first = ask("INSERT INTO t VALUES (1, 'one'), (2, 'two')");
-    }
-    assert_eq!(first["success"], true, "{first}");
+    let running = lake.start(&["epochs.interval=1h"]);
+    let ask = |sql: &str| running.ask(sql);
+    running.rows("INSERT INTO t VALUES (1, 'one'), (2, 'two')");
     assert_eq!(ask("INSERT INTO t VALUES (1, 'again')")["code"], "duplicate_key");
     assert_eq!(ask("CREATE MATERIALIZED VIEW v AS SELECT count(*) AS n, max(name) AS last FROM t")["success"], true);
     assert_eq!(ask("SELECT * FROM v")["data"], serde_json::json!([{ "n": 2, "last": "two" }]));
@@ -103,15 +90,84 @@ fn a_running_lake_answers_takes_statements_and_stops_in_order() {
     assert!(ask("VERIFY MATERIALIZED VIEW v")["data"][0]["verdict"].as_str().unwrap().contains("0 differ"));
     assert_eq!(running.terminate(), Some(0));
 
-    let mut again = lake.start(&[]);
-    let url = again.http();
-    let ask = |sql: &str| statement(&url, sql);
-    let mut rows = ask("SELECT t.name, v.n FROM t, v");
-    while rows["code"] == "unavailable" {
-        rows = ask("SELECT t.name, v.n FROM t, v");
+    let again = lake.start(&[]);
+    let rows = again.rows("SELECT t.name, v.n FROM t, v");
+    assert_eq!(rows, serde_json::json!([{ "name": "zwei", "n": 1 }]), "tables and views made at run time survive");
+    assert_eq!(again.rows("SELECT id FROM made_later"), serde_json::json!([{ "id": 7 }]), "so do their rows");
+}
+
+/// Rows that leave by themselves are due between ticks; an answer is never of a moment between two, where some have left and some not.
+#[test]
+fn rows_that_leave_by_themselves_leave_all_views_at_once() {
+    let sql = "
+CREATE SOURCE trips (id BIGINT PRIMARY KEY, pickup_datetime TIMESTAMPTZ NOT NULL, dropoff_datetime TIMESTAMPTZ NOT NULL, zone_id INTEGER)
+  WITH (connector = 'generator', kind = 'nyc.trips', rate = '200', history = '3 hours', format = 'debezium-json');
+CREATE MATERIALIZED VIEW ends AS
+SELECT kind, count(*) AS n FROM (
+    SELECT 'pickup' AS kind FROM trips WHERE pickup_datetime > now() - INTERVAL '1 hour' AND pickup_datetime <= now()
+    UNION ALL
+    SELECT 'dropoff' AS kind FROM trips WHERE dropoff_datetime > now() - INTERVAL '1 hour' AND dropoff_datetime <= now()
+) AS both GROUP BY kind;";
+    let lake = LakeDir::new(&[("10_lake.sql", sql)]);
+    let running = lake.start(&["engine.tick=50ms", "engine.workers=2"]);
+    until("the past", || Some(()).filter(|()| running.rows("SELECT sum(n) AS n FROM ends")[0]["n"].as_u64() > Some(100_000)));
+    for _ in 0..60 {
+        let verdict = running.rows("VERIFY MATERIALIZED VIEW ends");
+        assert_eq!(verdict[0]["verdict"], "ends: 2 rows, 0 differ", "{verdict}");
     }
-    assert_eq!(rows["data"], serde_json::json!([{ "name": "zwei", "n": 1 }]), "tables and views made at run time survive");
-    assert_eq!(ask("SELECT id FROM made_later")["data"], serde_json::json!([{ "id": 7 }]), "so do their rows");
+}
+
+/// A source without a table of its own is read again from its beginning at every start, which must not show in the tables.
+#[test]
+fn nothing_is_answered_or_committed_before_what_was_there_is_read_again() {
+    let sql = "
+CREATE SOURCE numbers (id INTEGER, remainder INTEGER) WITH (connector = 'files', path = 'numbers-*.csv', format = 'csv', header = 'true');
+CREATE MATERIALIZED VIEW sums AS SELECT remainder, count(*) AS n, sum(id) AS total FROM numbers GROUP BY remainder;
+CREATE SINK sums FROM sums WITH (connector = 'iceberg');";
+    let lake = LakeDir::new(&[("10_lake.sql", sql)]);
+    for file in 0..40 {
+        let lines: String = (0..20_000).map(|id| format!("{},{}\n", file * 20_000 + id, id % 1000)).collect();
+        std::fs::write(lake.path().join(format!("numbers-{file:02}.csv")), format!("id,remainder\n{lines}")).unwrap();
+    }
+    lake.expect(&["run", "--once", "--set", "epochs.interval=1h"]);
+    let (tables, epochs) = (lake.tables(), lake.epochs());
+    assert_eq!((epochs.len(), tables["public.sums"].len()), (1, 1000));
+
+    // commits as often as it can, if it may
+    let running = lake.start(&["epochs.interval=1ms"]);
+    assert_eq!(running.rows("SELECT sum(n) AS n FROM sums")[0]["n"], 800_000, "the first answer is a whole one");
+    assert_eq!(running.terminate(), Some(0));
+    assert_eq!(lake.epochs(), epochs);
+    lake.expect(&["run", "--once", "--set", "epochs.interval=1ms"]);
+    assert_eq!(lake.epochs(), epochs);
+
+    let running = lake.start(&["epochs.interval=1ms"]);
+    running.url();
+    assert_eq!(running.terminate(), Some(0), "it is stopped while it reads");
+    assert_eq!((&lake.epochs(), &lake.tables()), (&epochs, &tables));
+
+    // all files are away: waited for, and the tables keep what they have
+    let away = lake.beside("away");
+    let files: Vec<String> = (0..40).map(|file| format!("numbers-{file:02}.csv")).collect();
+    files.iter().for_each(|file| std::fs::rename(lake.path().join(file), away.join(file)).unwrap());
+    let running = lake.start(&["epochs.interval=1ms"]);
+    until("it says what it waits for", || {
+        let health = running.get("/health");
+        let said = health["message"].as_str().unwrap_or_default().to_owned();
+        Some(()).filter(|()| said.contains("numbers has to be read again") && said.contains("no file matches numbers-*.csv"))
+    });
+    assert_eq!(running.ask("SELECT * FROM sums")["code"], "unavailable");
+    files.iter().for_each(|file| std::fs::rename(away.join(file), lake.path().join(file)).unwrap());
+    assert_eq!(running.rows("SELECT sum(n) AS n FROM sums")[0]["n"], 800_000);
+    assert_eq!(running.terminate(), Some(0));
+    assert_eq!((lake.epochs(), lake.tables()), (epochs, tables));
+
+    // less than there was: said, and then it goes on with what there is
+    std::fs::remove_file(lake.path().join("numbers-39.csv")).unwrap();
+    let running = lake.start(&["epochs.interval=1ms"]);
+    assert_eq!(running.rows("SELECT sum(n) AS n FROM sums")[0]["n"], 780_000);
+    assert!(running.said().contains("less to read than it had"), "{}", running.said());
+    assert_eq!(running.terminate(), Some(0));
 }
 
 #[test]

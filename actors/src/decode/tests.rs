@@ -61,15 +61,13 @@ fn read_files(folder: impl Into<PathBuf>, path: &str, spec: DecodeSpec, mut each
     }
 }
 
-/// The folder with real data: LIVELAKE_SHARED_DATA, or `shared/data` beside the repository.
+/// The folder with real data, if the environment variable LIVELAKE_SHARED_DATA names one.
 fn real_data() -> Option<PathBuf> {
-    let folder = std::env::var_os("LIVELAKE_SHARED_DATA")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
+    let folder = std::env::var_os("LIVELAKE_SHARED_DATA").map(PathBuf::from).filter(|folder| folder.is_dir());
+    if folder.is_none() {
+        eprintln!("LIVELAKE_SHARED_DATA names no folder with real data: only made-up data is read");
     }
-    eprintln!("no real data at {}: set LIVELAKE_SHARED_DATA; only made-up data is read", folder.display());
-    None
+    folder
 }
 
 #[test]

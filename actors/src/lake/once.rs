@@ -37,7 +37,18 @@ impl Lake {
     pub async fn read_all(&self) -> Result<Duration, LakeError> {
         let begin = Instant::now();
         self.start_sources();
-        self.sources_done().await?;
+        {
+            let done = self.sources_done();
+            let mut done = std::pin::pin!(done);
+            tokio::select! {
+                outcome = &mut done => outcome?,
+                outcome = self.caught_up() => {
+                    outcome?;
+                    self.begin_epochs().await?;
+                    done.await?;
+                }
+            }
+        }
         self.flush().await?;
         Ok(begin.elapsed())
     }

@@ -308,6 +308,7 @@ impl LakeService for Lake {
         } else if ready {
             "running"
         } else {
+            problems.extend(self.waits_for());
             "starting"
         };
         Health { status: status.to_owned(), problems }

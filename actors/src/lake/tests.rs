@@ -29,7 +29,7 @@ async fn start(folder: &std::path::Path) -> Result<Lake, LakeError> {
     let definition = LakeFolder::load(folder).unwrap_or_else(|errors| panic!("{errors:?}"));
     let lake = Lake::open(definition, &config, RunOptions { once: false, asked_for: Vec::new() }).await?;
     lake.start_sources();
-    lake.set_ready();
+    lake.set_ready().await?;
     Ok(lake)
 }
 

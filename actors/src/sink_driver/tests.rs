@@ -98,8 +98,10 @@ async fn bench(sql: &str, interval: Duration, faults: &[Fault]) -> Bench {
         SinkDriver::new(lake.engine().clone(), lake.clock().clone(), store, plans, &[], interval, Arc::clone(&epochs)).unwrap();
     Arc::get_mut(&mut driver.state).unwrap().get_mut().writer = Arc::new(writer);
     let failure = driver.failure();
-    lake.set_ready();
-    Bench { lake, tables, driver: driver.start(), failure, epochs, tries, _folder: folder }
+    lake.set_ready().await.unwrap();
+    let driver = driver.start();
+    driver.send(BeginEpochs).await.unwrap();
+    Bench { lake, tables, driver, failure, epochs, tries, _folder: folder }
 }
 
 impl Bench {

@@ -37,6 +37,21 @@ pub enum Position {
     },
 }
 
+impl Position {
+    /// Whether reading has come as far as it once was. A file that was replaced since then never gets there.
+    pub fn reaches(&self, recorded: &Position) -> bool {
+        match (self, recorded) {
+            (
+                Position::File { bytes, rows, done, .. },
+                Position::File { bytes: bytes_then, rows: rows_then, done: done_then, .. },
+            ) => bytes >= bytes_then && rows >= rows_then && (*done || !done_then),
+            (Position::Generator { message, .. }, Position::Generator { message: then, .. }) => message >= then,
+            (Position::Kafka { offset }, Position::Kafka { offset: then }) => offset >= then,
+            _ => false,
+        }
+    }
+}
+
 /// A hash over the first `length` bytes of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -75,5 +90,10 @@ impl Positions {
     /// How far a partition has been read.
     pub fn get(&self, partition: &str) -> Option<&Position> {
         self.0.get(partition)
+    }
+
+    /// Whether reading has come as far as it once was, in every partition.
+    pub fn reach(&self, recorded: &Positions) -> bool {
+        recorded.0.iter().all(|(partition, then)| self.get(partition).is_some_and(|now| now.reaches(then)))
     }
 }

@@ -111,7 +111,8 @@ impl Backlog {
     pub fn insert(&mut self, batch: Rc<RowBatch>) {
         let (lower, upper) = (Antichain::from_elem(self.sealed), Antichain::from_elem(self.sealed + 1));
         self.sealed += 1;
-        self.runs.insert(Span::new(Description::new(lower, upper.clone(), Antichain::from_elem(Timestamp::minimum())), Some(batch)));
+        self.runs
+            .insert(Span::new(Description::new(lower, upper.clone(), Antichain::from_elem(Timestamp::minimum())), Some(batch)));
         self.runs.set_physical_compaction(upper.borrow());
     }
 

@@ -12,12 +12,12 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use differential_dataflow::trace::TraceReader;
 use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::InputCapability;
 use timely::dataflow::operators::generic::OperatorInfo;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::operators::vec::Map as _;
-use timely::dataflow::Stream;
 use timely::progress::{Antichain, Timestamp as _};
 
 use crate::batch::RowBatch;
@@ -272,24 +272,37 @@ pub fn join<'scope>(
     name: &str,
 ) -> DeltaStream<'scope> {
     let ((left, left_trace), (right, right_trace)) = (left.split(), right.split());
-    left.binary_frontier::<_, CapacityContainerBuilder<Vec<Delta>>, _, _, _, _>(right, Pipeline, Pipeline, name, move |initial, info| {
-        drop(initial);
-        let (mut left_store, mut right_store) = (Store::new(left_trace, &info), Store::new(right_trace, &info));
-        move |(left_input, left_frontier), (right_input, right_frontier), output| {
-            let mut give = |capability: &InputCapability<Timestamp>, time: Timestamp, pairs: Pairs| match result.delta(pairs) {
-                Ok(delta) => output.session(&capability.delayed(&time, 0)).give(delta),
-                Err(error) => errors.push(time, error.to_string(), String::new(), 1),
-            };
-            let mut receive = |capability: InputCapability<Timestamp>, arrivals: &mut Vec<Arrival>, swapped: bool, own: &mut Store, other: &mut Store| {
-                let Some(least) = capability.least().copied() else { return };
-                let mut put_out = |time, pairs| give(&capability, time, pairs);
-                let mut matcher = Matcher { swapped, earliest: as_of.max(least), open: Vec::new(), put_out: &mut put_out };
-                arrivals.drain(..).for_each(|arrival| own.receive(arrival, other, &mut matcher));
-            };
-            left_input.for_each(|capability, arrivals| receive(capability, arrivals, false, &mut left_store, &mut right_store));
-            right_input.for_each(|capability, arrivals| receive(capability, arrivals, true, &mut right_store, &mut left_store));
-            left_store.release(&right_frontier.frontier().to_owned());
-            right_store.release(&left_frontier.frontier().to_owned());
-        }
-    })
+    left.binary_frontier::<_, CapacityContainerBuilder<Vec<Delta>>, _, _, _, _>(
+        right,
+        Pipeline,
+        Pipeline,
+        name,
+        move |initial, info| {
+            drop(initial);
+            let (mut left_store, mut right_store) = (Store::new(left_trace, &info), Store::new(right_trace, &info));
+            move |(left_input, left_frontier), (right_input, right_frontier), output| {
+                let mut give = |capability: &InputCapability<Timestamp>, time: Timestamp, pairs: Pairs| match result.delta(pairs)
+                {
+                    Ok(delta) => output.session(&capability.delayed(&time, 0)).give(delta),
+                    Err(error) => errors.push(time, error.to_string(), String::new(), 1),
+                };
+                let mut receive = |capability: InputCapability<Timestamp>,
+                                   arrivals: &mut Vec<Arrival>,
+                                   swapped: bool,
+                                   own: &mut Store,
+                                   other: &mut Store| {
+                    let Some(least) = capability.least().copied() else { return };
+                    let mut put_out = |time, pairs| give(&capability, time, pairs);
+                    let mut matcher = Matcher { swapped, earliest: as_of.max(least), open: Vec::new(), put_out: &mut put_out };
+                    arrivals.drain(..).for_each(|arrival| own.receive(arrival, other, &mut matcher));
+                };
+                left_input
+                    .for_each(|capability, arrivals| receive(capability, arrivals, false, &mut left_store, &mut right_store));
+                right_input
+                    .for_each(|capability, arrivals| receive(capability, arrivals, true, &mut right_store, &mut left_store));
+                left_store.release(&right_frontier.frontier().to_owned());
+                right_store.release(&left_frontier.frontier().to_owned());
+            }
+        },
+    )
 }
