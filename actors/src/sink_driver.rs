@@ -61,6 +61,8 @@ struct Outlet {
     carried: ChangeList,
     /// The table's rows have not been compared with the relation's yet.
     compare: bool,
+    /// Changes do not add up to the relation's rows, so the table gets all of them each time it changes: see [`Driver::send`].
+    replaces: bool,
     /// When a cut last took its changes, for tables that are not part of every epoch.
     taken: Option<Instant>,
 }
@@ -188,7 +190,7 @@ impl Driver {
             }),
         )?;
         let compare = !same && self.begin > 0;
-        self.outlets.push(Outlet { compare, plan, inbox, subscription, carried: Vec::new(), taken: None });
+        self.outlets.push(Outlet { compare, replaces: false, plan, inbox, subscription, carried: Vec::new(), taken: None });
         Ok(())
     }
 
@@ -289,7 +291,7 @@ impl Driver {
                     partition_by: outlet.plan.partition_by.clone(),
                     mode: outlet.plan.mode,
                     changes: outlet.carried.clone(),
-                    replace: false,
+                    replace: outlet.replaces,
                     comment: None,
                 });
             }

@@ -92,6 +92,15 @@ pub enum SinkError {
         /// Why, and what to do.
         reason: String,
     },
+    /// The table, with the epoch's changes, does not make what the relation holds: another program changed the table, or rows were taken
+    /// back that were not there. Nothing is written; [`crate::TableChange::replace`] makes it right.
+    #[error("table {table}: {reason}")]
+    Mismatch {
+        /// Which table.
+        table: TableName,
+        /// What was found.
+        reason: String,
+    },
     /// The caller's rows could not be had.
     #[error("cannot read the rows of {table}: {source}")]
     Reader {

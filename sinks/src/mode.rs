@@ -197,7 +197,7 @@ pub(crate) async fn write_table(
     let after = base.records() + records(&mut added.iter().map(|f| f.record_count()))
         - records(&mut base.live().filter(|(_, f)| removed.contains(&f.path)).map(|(_, f)| f.records));
     if let Some(expected) = expected.filter(|e| *e != i128::from(after)) {
-        return Err(SinkError::Rows {
+        return Err(SinkError::Mismatch {
             table: table.clone(),
             reason: format!(
                 "it would have {after} rows after epoch {}, but its {} rows and the epoch's changes make {expected}: nothing is \
@@ -286,9 +286,10 @@ async fn apply(
     }
     if let Some((partition, rows)) = left.iter().find(|(_, rows)| **rows < 0) {
         let reason = format!("a partition ({partition:?}) would have {rows} rows: more were taken back than there are");
-        return Err(SinkError::Rows { table: table.clone(), reason });
+        return Err(SinkError::Mismatch { table: table.clone(), reason });
     }
-    if left.values().any(|rows| *rows > 0) {
+    // also where nothing should be left: if rows were taken back that were not there, others still are
+    if !left.is_empty() {
         let found = read_rows(context, change, writer, |p| dirty.contains(p)).await?;
         for (partition, rows) in &left {
             let found = found.get(*partition).copied().unwrap_or(0);
@@ -297,7 +298,7 @@ async fn apply(
                     "a partition ({partition:?}) has {found} rows in the relation, but {rows} by the table and the epoch's changes: \
                      nothing is written; if another program changed the table, replace its rows"
                 );
-                return Err(SinkError::Rows { table: table.clone(), reason });
+                return Err(SinkError::Mismatch { table: table.clone(), reason });
             }
         }
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use livelake_dataflow::handle::EngineHandle;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::{PeekRequest, Timestamp};
-use livelake_sinks::{CommitReport, Epoch, RowReader, SinkError, TableChange};
+use livelake_sinks::{CommitReport, Epoch, RowReader, SinkError, SinkMode, TableChange};
 use tokio::sync::mpsc;
 
 use super::{Driver, EPOCHS_KEPT};
@@ -27,23 +27,38 @@ pub(super) struct Pending {
 impl Driver {
     /// Commits the pending epoch, if there is one; its number once it is there.
     pub(super) async fn send(&mut self) -> Result<Option<u64>, LakeError> {
-        let Some(pending) = &self.pending else { return Ok(None) };
         let began = Instant::now();
-        let columns = pending.changes.iter().map(|change| (change.relation, change.schema.fields().len())).collect();
-        let rows = Arc::new(EngineRows { engine: self.engine.clone(), columns });
-        let report = match self.writer.commit(&pending.epoch, pending.changes.clone(), rows).await {
-            Ok(report) => report,
-            Err(error) => {
-                // Rows are read only after the catalog was asked for the epoch and did not have it: so it is not there, and where the
-                // engine has no rows of its time any more (or the relation was dropped) it never will be. Its changes are still
-                // carried and go with the next cut.
-                if matches!(error, SinkError::Reader { .. }) {
-                    tracing::warn!(epoch = pending.epoch.number, %error, "the epoch is cut anew");
-                    self.pending = None;
-                    self.outlets.iter_mut().for_each(|outlet| outlet.taken = None);
-                }
-                return Err(internal(error));
+        let report = loop {
+            let Some(pending) = &mut self.pending else { return Ok(None) };
+            let columns = pending.changes.iter().map(|change| (change.relation, change.schema.fields().len())).collect();
+            let rows = Arc::new(EngineRows { engine: self.engine.clone(), columns });
+            let error = match self.writer.commit(&pending.epoch, pending.changes.clone(), rows).await {
+                Ok(report) => break report,
+                Err(error) => error,
+            };
+            // A relation from which rows were taken that it did not have is short of them: they are missing in its changes, not in its
+            // rows, until they come. So from now on the table gets its rows as they are.
+            let table = match &error {
+                SinkError::Mismatch { table, .. } => Some(table),
+                _ => None,
+            };
+            let short = pending.changes.iter_mut().find(|change| Some(&change.table) == table);
+            if let Some(change) = short.filter(|change| change.mode == SinkMode::Snapshot && !change.replace) {
+                tracing::warn!(epoch = pending.epoch.number, %error, "all of the table's rows are written, now and with each change");
+                change.replace = true;
+                let table = &change.table;
+                self.outlets.iter_mut().filter(|outlet| outlet.plan.table == *table).for_each(|outlet| outlet.replaces = true);
+                continue;
             }
+            // Rows are read only after the catalog was asked for the epoch and did not have it: so it is not there, and where the
+            // engine has no rows of its time any more (or the relation was dropped) it never will be. Its changes are still
+            // carried and go with the next cut.
+            if matches!(error, SinkError::Reader { .. }) {
+                tracing::warn!(epoch = pending.epoch.number, %error, "the epoch is cut anew");
+                self.pending = None;
+                self.outlets.iter_mut().for_each(|outlet| outlet.taken = None);
+            }
+            return Err(internal(error));
         };
         let status = self.status(&report, began).await;
         let Some(pending) = self.pending.take() else { return Ok(None) };
