@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
+use livelake_dataflow::handle::panic_words;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::InputBatch;
 use tokio::sync::watch;
@@ -159,12 +160,6 @@ impl Generation {
     }
 }
 
-/// What a panic said.
-pub(crate) fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("for an unknown reason").to_owned()
-}
-
 /// See the module's text.
 #[derive(Debug)]
 pub struct Feeder {
@@ -211,7 +206,7 @@ impl Feeder {
             let mut reading = reading;
             let outcome = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reading.run())) {
                 Ok(outcome) => outcome,
-                Err(panic) => Err((format!("the reader stopped unexpectedly: {}", words_of(panic.as_ref())), true)),
+                Err(panic) => Err((format!("the reader stopped unexpectedly: {}", panic_words(panic.as_ref())), true)),
             };
             let ended = Ended { generation, outcome, advanced: reading.advanced };
             // the actor is gone only when the lake stops

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, WrapFuture};
 use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::{DataType, Field, Schema};
-use livelake_dataflow::handle::{EngineHandle, SubscriptionId};
+use livelake_dataflow::handle::{EngineHandle, SubscriptionId, panic_words};
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::{SubscriptionEvent, Timestamp};
 use livelake_sinks::mode::{OP_COLUMN, RETRACTED};
@@ -360,7 +360,7 @@ impl Handler<CommitNow> for SinkDriver {
         // on a task of its own, so that a panic ends this try and not the driver
         let work = tokio::spawn(async move { state.lock().await.commit(all).await });
         let outcome = async move {
-            work.await.unwrap_or_else(|error| Err(internal(format!("committing stopped unexpectedly: {}", panic_words(error)))))
+            work.await.unwrap_or_else(|error| Err(internal(format!("committing stopped unexpectedly: {}", words_of(error)))))
         };
         Box::pin(outcome.into_actor(self).map(|outcome, driver, _| {
             let mut failure = driver.failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -377,9 +377,9 @@ impl Handler<CommitNow> for SinkDriver {
 }
 
 /// What a task that ended without an answer says.
-fn panic_words(error: tokio::task::JoinError) -> String {
+fn words_of(error: tokio::task::JoinError) -> String {
     match error.try_into_panic() {
-        Ok(panic) => crate::feeder::words_of(panic.as_ref()),
+        Ok(panic) => panic_words(panic.as_ref()),
         Err(error) => error.to_string(),
     }
 }

@@ -286,7 +286,7 @@ impl RowBatchBuilder {
 
     /// Appends a range of another batch's keys, which are greater than the ones before, with their values and updates, times before `since`
     /// as of `since`. The other batch has one update for each value. Returns the number of updates.
-    pub fn extend(&mut self, other: &RowBatch, keys: Range<usize>, since: Option<Timestamp>) -> usize {
+    pub fn extend(&mut self, other: &RowBatch, keys: Range<usize>, since: Timestamp) -> usize {
         debug_assert!(other.one_update_each());
         self.end_key();
         if keys.is_empty() {
@@ -299,9 +299,8 @@ impl RowBatchBuilder {
         batch.key_ends.extend(&other.key_ends, keys, vals.start, vals_before);
         batch.vals.extend(&other.vals, vals.clone());
         batch.val_ends.extend(&other.val_ends, vals.clone(), vals.start, updates_before);
-        let advance = |time: Timestamp| since.map_or(time, |since| time.max(since));
         for (at, update) in vals.clone().enumerate() {
-            batch.times.push(advance(other.times.get(update)), updates_before + at);
+            batch.times.push(other.times.get(update).max(since), updates_before + at);
         }
         batch.diffs.extend(&other.diffs, vals.clone(), batch.lanes.stride());
         vals.len()

@@ -35,6 +35,12 @@ impl Default for EngineConfig {
     }
 }
 
+/// What a panic said.
+pub fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("for an unknown reason").to_owned()
+}
+
 /// Names a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SubscriptionId(pub u64);
@@ -110,9 +116,7 @@ impl EngineHandle {
                 let (commands, board) = (commands[index].clone(), Arc::clone(&board));
                 let worker_loop = WorkerLoop::new(worker, commands, responses.clone(), board, retention_us);
                 if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(move || worker_loop.run())) {
-                    let text = panic.downcast_ref::<String>().cloned();
-                    let reason = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-                    let _ = responses.send(Response::Panicked(reason.unwrap_or_else(|| "for an unknown reason".to_owned())));
+                    let _ = responses.send(Response::Panicked(panic_words(panic.as_ref())));
                     std::panic::resume_unwind(panic);
                 }
             })

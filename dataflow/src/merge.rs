@@ -21,7 +21,7 @@ impl SpineBatch for RowBatch {
 /// A merge in progress: two positions among keys, and what came out so far.
 #[derive(Debug)]
 pub struct RowMerger {
-    since: Option<Timestamp>,
+    since: Timestamp,
     left: usize,
     right: usize,
     builder: RowBatchBuilder,
@@ -68,7 +68,7 @@ impl RowMerger {
 
     #[inline]
     fn advance(&self, time: Timestamp) -> Timestamp {
-        self.since.map_or(time, |since| time.max(since))
+        time.max(self.since)
     }
 
     #[inline]
@@ -151,7 +151,7 @@ impl Merger<RowBatch> for RowMerger {
         debug_assert_eq!(left.lanes(), right.lanes());
         RowMerger {
             // an empty frontier means that nobody will ever look at times again
-            since: Some(since.iter().copied().next().unwrap_or(Timestamp::MAX)),
+            since: since.iter().copied().next().unwrap_or(Timestamp::MAX),
             left: 0,
             right: 0,
             builder: RowBatchBuilder::for_merge(left, right),

@@ -73,6 +73,7 @@ fn fifty_kills_leave_the_tables_of_an_undisturbed_run() {
             waited_for += 1;
         }
         others.iter().skip(epochs).for_each(|bytes| append(&disturbed, bytes));
+        // nothing is waited for here: the moment of the kill is what differs
         std::thread::sleep(Duration::from_millis(next(&mut seed) % 150));
         running.kill();
     }

@@ -39,19 +39,25 @@ def same(found, wanted):
     return decimal.Decimal(str(found)) == decimal.Decimal(str(wanted))
 
 
-def main(database, expected_file):
-    expected = json.loads(pathlib.Path(expected_file).read_text())
-    catalog = SqlCatalog(
-        "iceberg", uri=f"sqlite:///file:{database}?mode=ro&uri=true&timeout=30", init_catalog_tables="false"
-    )
-    # Locations are read in one statement: that is what makes the answers one cut.
+def open_catalog(database):
+    return SqlCatalog("iceberg", uri=f"sqlite:///file:{database}?mode=ro&uri=true&timeout=30", init_catalog_tables="false")
+
+
+def table_pointers(database):
+    """Where each table's metadata is. Read in one statement: that is what makes the answers one cut."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        pointers = {
+        return {
             f"{namespace}.{table}": location
             for namespace, table, location in connection.execute(
                 "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables WHERE catalog_name = 'iceberg'"
             )
         }
+
+
+def main(database, expected_file):
+    expected = json.loads(pathlib.Path(expected_file).read_text())
+    catalog = open_catalog(database)
+    pointers = table_pointers(database)
     duck = open_duckdb()
     differences = []
 

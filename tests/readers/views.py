@@ -15,13 +15,11 @@ import glob
 import os
 import pathlib
 import re
-import sqlite3
 import sys
 
 import pyarrow
-from pyiceberg.catalog.sql import SqlCatalog
 
-from compare import open_duckdb, quoted
+from compare import open_catalog, open_duckdb, quoted, table_pointers
 
 
 def statements(folder):
@@ -137,16 +135,10 @@ def difference(duck, ours, theirs):
 
 def main(lake, answers):
     database = lake / ".livelake/catalog.db"
-    catalog = SqlCatalog("iceberg", uri=f"sqlite:///file:{database}?mode=ro&uri=true&timeout=30", init_catalog_tables="false")
+    catalog = open_catalog(database)
     epochs = catalog.load_table("livelake._epochs").scan().to_arrow().to_pylist()
     now = max(epoch["timestamp"] for epoch in epochs)
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        pointers = {
-            f"{namespace}.{table}": location
-            for namespace, table, location in connection.execute(
-                "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables WHERE catalog_name = 'iceberg'"
-            )
-        }
+    pointers = table_pointers(database)
     duck = open_duckdb()
     duck.execute("SET TimeZone = 'UTC'")
     views, sinks = compute(duck, lake, now)

@@ -1,3 +1,5 @@
+//! Queries and changes of tables as a session plans and runs them, over relations in memory.
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 

@@ -1,3 +1,5 @@
+//! Statements as users write them, and what is said of those that are wrong.
+
 use super::*;
 
 fn parsed(text: &str) -> StatementKind {
