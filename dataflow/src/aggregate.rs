@@ -57,6 +57,10 @@ impl PlaceKind {
             PlaceKind::Pairs => &[1, SUM_WORDS, SUM_WORDS, SUM_WORDS, SUM_WORDS, SUM_WORDS, 1, 1, 1],
         }
     }
+
+    fn words(self) -> usize {
+        self.lanes().iter().sum()
+    }
 }
 
 /// Where an aggregate's result is read from.
@@ -121,10 +125,12 @@ impl Aggregates {
         }
         let mut widths = Vec::new();
         let mut offset = 0;
-        for place in &mut this.places {
-            place.offset = offset;
-            offset += place.kind.lanes().iter().sum::<usize>();
-            widths.extend_from_slice(place.kind.lanes());
+        for branch in 0..branches.len() {
+            for place in this.places.iter_mut().filter(|place| place.branch == branch) {
+                place.offset = offset;
+                offset += place.kind.words();
+                widths.extend_from_slice(place.kind.lanes());
+            }
         }
         this.lanes = Lanes::new(&widths);
         Ok((this, branches))
@@ -202,7 +208,14 @@ impl Aggregates {
         &self.lanes
     }
 
-    /// Adds a batch of a branch into the groups' words (`stride` words a group): row `i` counts `diffs[i]` times towards
+    /// The words that a branch adds to. Every word is of one branch, and the first one, the number of rows, of the main branch.
+    pub fn words_of_branch(&self, branch: usize) -> std::ops::Range<usize> {
+        let mut of_branch = self.places.iter().filter(|place| place.branch == branch);
+        let begin = of_branch.clone().next().map_or(0, |place| place.offset);
+        begin..of_branch.next_back().map_or(begin, |place| place.offset + place.kind.words())
+    }
+
+    /// Adds a batch of a branch into the groups' words (as many a group as the branch has): row `i` counts `diffs[i]` times towards
     /// group `groups[i]`. `columns` are the input's columns by their index; on branches other than the main one only the
     /// argument's column is looked at.
     ///
@@ -216,15 +229,15 @@ impl Aggregates {
         diffs: &dyn Fn(usize) -> i64,
         words: &mut [u64],
     ) -> Result<(), ArrowError> {
-        let stride = self.lanes.stride();
+        let words_of_branch = self.words_of_branch(branch);
         for (index, place) in self.places.iter().enumerate() {
             if place.branch != branch {
                 continue;
             }
             let arrays: Vec<ArrayRef> = place.columns.iter().map(|column| columns(*column)).collect();
             let slot = |row: usize| {
-                let begin = groups[row] as usize * stride + place.offset;
-                begin..begin + place.kind.lanes().iter().sum::<usize>()
+                let begin = groups[row] as usize * words_of_branch.len() + place.offset - words_of_branch.start;
+                begin..begin + place.kind.words()
             };
             match place.kind {
                 PlaceKind::Count if index == 0 || arrays.iter().all(|array| array.null_count() == 0) => {

@@ -170,13 +170,18 @@ pub fn round(sum: &[u64]) -> f64 {
     }
     let Some(top_word) = magnitude.iter().rposition(|word| *word != 0) else { return 0.0 };
     let top = top_word as i32 * 64 + 63 - magnitude[top_word].leading_zeros() as i32;
-    let bit = |at: i32| at >= 0 && (magnitude[at as usize / 64] >> (at % 64)) & 1 == 1;
     let lowest = top - 52;
-    let mut mantissa = 0u64;
-    for at in (lowest..=top).rev() {
-        mantissa = (mantissa << 1) | u64::from(bit(at));
-    }
-    if lowest > 0 && bit(lowest - 1) {
+    // bits from a position on, which may be below the first
+    let bits = |from: i32| -> u64 {
+        if from < 0 {
+            return if from > -64 { magnitude[0] << -from } else { 0 };
+        }
+        let (word, bit) = (from as usize / 64, from % 64);
+        let above = magnitude.get(word + 1).copied().unwrap_or(0);
+        if bit == 0 { magnitude[word] } else { (magnitude[word] >> bit) | (above << (64 - bit)) }
+    };
+    let mut mantissa = bits(lowest) & ((1 << 53) - 1);
+    if lowest > 0 && bits(lowest - 1) & 1 == 1 {
         let sticky_end = lowest - 1;
         let whole = (sticky_end / 64) as usize;
         let sticky = magnitude[..whole].iter().any(|word| *word != 0)
@@ -186,7 +191,7 @@ pub fn round(sum: &[u64]) -> f64 {
         }
     }
     // the mantissa has at most 54 bits and the exponent is in the normal range, so both factors are exact
-    let value = mantissa as f64 * 2f64.powi(lowest - UNIT_BITS);
+    let value = mantissa as f64 * f64::from_bits(((lowest - UNIT_BITS + 1023) as u64) << 52);
     if negative { -value } else { value }
 }
 

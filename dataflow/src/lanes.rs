@@ -40,8 +40,14 @@ impl Lanes {
             *sum = sum.wrapping_add(*other);
             return;
         }
+        self.add_at(sum, 0, other);
+    }
+
+    /// `sum += other`, of which only the words from `at` on are given: whole lanes. The others are zero.
+    #[inline]
+    pub fn add_at(&self, sum: &mut [u64], at: usize, other: &[u64]) {
         let mut carry = 0u64;
-        for ((sum, other), keep) in sum.iter_mut().zip(other).zip(self.carries.iter()) {
+        for ((sum, other), keep) in sum[at..].iter_mut().zip(other).zip(&self.carries[at..]) {
             let (partial, first) = sum.overflowing_add(*other);
             let (total, second) = partial.overflowing_add(carry & keep);
             *sum = total;

@@ -83,13 +83,30 @@ impl Layout {
     /// # Errors
     /// The rows are not of this layout.
     pub fn decode(&self, keys: &Rows, vals: &Rows) -> Result<RecordBatch, ArrowError> {
-        let (key_columns, val_columns) = (self.keys.decode(keys.iter())?, self.vals.decode(vals.iter())?);
+        self.decode_rows(keys.iter(), vals.iter(), keys.len())
+    }
+
+    /// Positions of keys and values in a batch, with multiplicities.
+    fn delta(&self, batch: &RowBatch, rows: &[(usize, usize, i64)]) -> Result<Delta, ArrowError> {
+        let (keys, vals) = (rows.iter().map(|(key, _, _)| batch.key(*key)), rows.iter().map(|(_, val, _)| batch.val(*val)));
+        let decoded = self.decode_rows(keys, vals, rows.len())?;
+        let ones = rows.iter().all(|(_, _, diff)| *diff == 1);
+        Ok(Delta { rows: decoded, diffs: (!ones).then(|| rows.iter().map(|(_, _, diff)| *diff).collect()) })
+    }
+
+    fn decode_rows<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a [u8]>,
+        vals: impl Iterator<Item = &'a [u8]>,
+        len: usize,
+    ) -> Result<RecordBatch, ArrowError> {
+        let (key_columns, val_columns) = (self.keys.decode(keys)?, self.vals.decode(vals)?);
         let columns: Vec<ArrayRef> = self
             .parts
             .iter()
             .map(|(in_key, at)| Arc::clone(if *in_key { &key_columns[*at] } else { &val_columns[*at] }))
             .collect();
-        record_batch(Arc::clone(&self.schema), columns, keys.len())
+        record_batch(Arc::clone(&self.schema), columns, len)
     }
 
     /// The updates of a batch as deltas, by time; times before `earliest` count as `earliest`. At most `rows_max` rows a delta.
@@ -101,14 +118,7 @@ impl Layout {
         times.dedup();
         let mut deltas = Vec::new();
         for wanted in times {
-            let mut open = (Rows::default(), Rows::default(), Vec::new());
-            let mut flush = |open: &mut (Rows, Rows, Vec<i64>)| -> Result<(), ArrowError> {
-                let (keys, vals, diffs) = std::mem::take(open);
-                if !diffs.is_empty() {
-                    deltas.push((wanted, Delta { rows: self.decode(&keys, &vals)?, diffs: Some(diffs.into()) }));
-                }
-                Ok(())
-            };
+            let mut open = Vec::new();
             for key in 0..batch.key_count() {
                 for val in batch.vals_of(key) {
                     let diff: i64 = batch
@@ -117,16 +127,17 @@ impl Layout {
                         .map(|update| batch.diff(update)[0] as i64)
                         .sum();
                     if diff != 0 {
-                        open.0.push(batch.key(key));
-                        open.1.push(batch.val(val));
-                        open.2.push(diff);
-                        if open.2.len() >= rows_max {
-                            flush(&mut open)?;
+                        open.push((key, val, diff));
+                        if open.len() >= rows_max {
+                            deltas.push((wanted, self.delta(batch, &open)?));
+                            open.clear();
                         }
                     }
                 }
             }
-            flush(&mut open)?;
+            if !open.is_empty() {
+                deltas.push((wanted, self.delta(batch, &open)?));
+            }
         }
         Ok(deltas)
     }

@@ -19,6 +19,7 @@
 pub mod aggregate;
 pub mod batch;
 pub mod board;
+pub mod chunk;
 pub mod collector;
 pub mod command;
 pub mod delta;
@@ -30,6 +31,7 @@ pub mod lanes;
 pub mod layout;
 pub mod merge;
 pub mod operators;
+pub mod order;
 pub mod peek;
 pub mod plan;
 pub mod protocol;

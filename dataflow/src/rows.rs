@@ -46,6 +46,31 @@ impl Rows {
         Rows { bytes: Vec::new(), len, shape: if len == 0 { Shape::Empty } else { Shape::Fixed(0) } }
     }
 
+    /// Arrow's rows, whose bytes are taken over as they are.
+    fn of_arrow(rows: arrow::row::Rows) -> Result<Rows, ArrowError> {
+        let len = rows.num_rows();
+        let mut lengths = rows.lengths();
+        let Some(width) = lengths.next() else { return Ok(Rows::default()) };
+        let shape = if lengths.all(|length| length == width) {
+            Shape::Fixed(width)
+        } else {
+            let (mut ends, mut end) = (OffsetList::with_capacity(len), 0);
+            for length in rows.lengths() {
+                end += length;
+                ends.push(end);
+            }
+            Shape::Ends(ends)
+        };
+        if rows.lengths().sum::<usize>() > i32::MAX as usize {
+            let mut copied = Rows::default();
+            rows.iter().for_each(|row| copied.push(row.data()));
+            return Ok(copied);
+        }
+        let (_, bytes, _) = rows.try_into_binary()?.into_parts();
+        let bytes = bytes.into_vec().unwrap_or_else(|shared| shared.to_vec());
+        Ok(Rows { bytes, len, shape })
+    }
+
     /// How many rows.
     #[inline]
     pub fn len(&self) -> usize {
@@ -61,6 +86,16 @@ impl Rows {
     /// Bytes of all rows together.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The width of all rows, if they have one.
+    #[inline]
+    pub fn fixed_width(&self) -> Option<usize> {
+        match &self.shape {
+            Shape::Fixed(width) => Some(*width),
+            Shape::Empty => Some(0),
+            Shape::Ends(_) => None,
+        }
     }
 
     /// Makes room for so many more bytes at once, so that growing never copies.
@@ -108,6 +143,15 @@ impl Rows {
                 self.shape = Shape::Fixed(*theirs);
                 self.bytes.extend_from_slice(&other.bytes[range.start * theirs..range.end * theirs]);
                 self.len += range.len();
+            }
+            (Shape::Ends(_), Shape::Ends(theirs)) if !range.is_empty() => {
+                let begin = if range.start == 0 { 0 } else { theirs.index(range.start - 1) };
+                let before = self.bytes.len();
+                self.bytes.extend_from_slice(&other.bytes[begin..theirs.index(range.end - 1)]);
+                self.len += range.len();
+                if let Shape::Ends(ends) = &mut self.shape {
+                    range.for_each(|index| ends.push(before + theirs.index(index) - begin));
+                }
             }
             _ => range.for_each(|index| self.push(other.get(index))),
         }
@@ -180,10 +224,10 @@ impl RowCodec {
     ///
     /// # Errors
     /// The columns are not of the codec's types.
-    pub fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Encoded, ArrowError> {
-        let Some(converter) = &self.converter else { return Ok(Encoded { rows: None, len: rows }) };
+    pub fn encode(&self, columns: &[ArrayRef], rows: usize) -> Result<Rows, ArrowError> {
+        let Some(converter) = &self.converter else { return Ok(Rows::empty_rows(rows)) };
         let picked: Vec<ArrayRef> = self.columns.iter().map(|c| normalise(&columns[*c])).collect();
-        Ok(Encoded { rows: Some(converter.convert_columns(&picked)?), len: rows })
+        Rows::of_arrow(converter.convert_columns(&picked)?)
     }
 
     /// The columns of encoded rows, in the codec's order.
@@ -199,41 +243,6 @@ impl RowCodec {
     /// The types of the columns, in the codec's order.
     pub fn types(&self) -> &[DataType] {
         &self.types
-    }
-}
-
-/// Freshly encoded rows of one batch.
-#[derive(Debug)]
-pub struct Encoded {
-    rows: Option<arrow::row::Rows>,
-    len: usize,
-}
-
-impl Encoded {
-    /// The row at a position.
-    #[inline]
-    pub fn get(&self, index: usize) -> &[u8] {
-        match &self.rows {
-            // SAFETY of the public `row`: it checks the index; data() borrows the buffer.
-            Some(rows) => rows.row(index).data(),
-            None => &[],
-        }
-    }
-
-    /// How many rows.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Bytes of all rows together.
-    pub fn byte_len(&self) -> usize {
-        self.rows.as_ref().map_or(0, |rows| rows.lengths().sum())
     }
 }
 

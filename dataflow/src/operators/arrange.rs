@@ -8,15 +8,15 @@ use std::rc::Rc;
 use differential_dataflow::batcher::{Batcher, Extract};
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent, arrangement::arrange_core};
 use differential_dataflow::trace::{Span, TraceReader};
-use serde::{Deserialize, Serialize};
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
 use crate::batch::{RowBatch, RowBatchBuilder, RowSpine};
-use crate::diffs::Diffs;
+use crate::chunk::{Chunk, Updates, common_width};
 use crate::lanes::Lanes;
+use crate::order::{Entry, KeyOrder};
 use crate::protocol::Timestamp;
 use crate::rows::Rows;
 
@@ -26,19 +26,6 @@ pub type RowTrace = TraceAgent<RowSpine>;
 pub type ArrangedRows<'scope> = Arranged<'scope, RowTrace>;
 /// An interval of an arrangement's history, as it travels behind it.
 pub type RowSpan = Span<Timestamp, Rc<RowBatch>>;
-
-/// Updates of one time, in any order.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Chunk {
-    /// When.
-    pub time: Timestamp,
-    /// Keys, one per update.
-    pub keys: Rows,
-    /// Values, one per update.
-    pub vals: Rows,
-    /// Diffs, one per update.
-    pub diffs: Diffs,
-}
 
 /// Chunks with the worker that each is for.
 pub type ChunkStream<'scope> = Stream<'scope, Timestamp, Vec<(u64, Chunk)>>;
@@ -83,72 +70,45 @@ impl Batcher<Vec<(u64, Chunk)>> for ChunkBatcher {
     }
 }
 
-/// The first 16 bytes of a row as a number that orders like the row.
-#[inline]
-pub fn prefix(row: &[u8]) -> u128 {
-    let mut bytes = [0u8; 16];
-    let length = row.len().min(16);
-    bytes[..length].copy_from_slice(&row[..length]);
-    u128::from_be_bytes(bytes)
-}
-
 /// Sorts and consolidates chunks into a batch; nothing if all cancels.
 pub fn seal(chunks: &[Chunk], lanes: &Lanes) -> Option<RowBatch> {
-    let total = chunks.iter().map(|chunk| chunk.keys.len()).sum();
-    let mut order: Vec<(u128, u32, u32)> = Vec::with_capacity(total);
-    for (at, chunk) in chunks.iter().enumerate() {
-        order.extend(chunk.keys.iter().enumerate().map(|(row, key)| (prefix(key), at as u32, row as u32)));
-    }
-    let key = |entry: &(u128, u32, u32)| chunks[entry.1 as usize].keys.get(entry.2 as usize);
-    let val = |entry: &(u128, u32, u32)| chunks[entry.1 as usize].vals.get(entry.2 as usize);
-    let time = |entry: &(u128, u32, u32)| chunks[entry.1 as usize].time;
-    order.sort_unstable_by(|left, right| {
-        left.0
-            .cmp(&right.0)
-            .then_with(|| key(left).cmp(key(right)))
-            .then_with(|| val(left).cmp(val(right)))
-            .then_with(|| time(left).cmp(&time(right)))
-    });
-    let stride = lanes.stride();
-    let diff = |entry: &(u128, u32, u32)| chunks[entry.1 as usize].diffs.get(entry.2 as usize, stride);
+    let total = chunks.iter().map(|chunk| chunk.share.len()).sum();
+    let width = common_width(chunks.iter().map(|chunk| &chunk.share.all.keys));
+    let chunk = |entry: &Entry| &chunks[entry.1 as usize];
+    let key = |list: u32, row: u32| chunks[list as usize].key(row);
+    let val = |entry: &Entry| chunk(entry).val(entry.2);
+    let rows = chunks.iter().enumerate().flat_map(|(list, chunk)| chunk.share.rows().map(move |row| (list as u32, row)));
+    let order = KeyOrder::new(total, width, rows, key);
+
     let mut builder = RowBatchBuilder::new(lanes.clone(), total);
-    let bytes = |rows: fn(&Chunk) -> &Rows| chunks.iter().map(|chunk| rows(chunk).byte_len()).sum();
-    builder.reserve_exact(bytes(|chunk| &chunk.keys), bytes(|chunk| &chunk.vals));
-    let mut sum = vec![0u64; stride];
-    let mut open: Option<(&[u8], Option<&[u8]>)> = None;
-    let mut at = 0;
-    while at < order.len() {
-        let entry = &order[at];
-        let (this_key, this_val, this_time) = (key(entry), val(entry), time(entry));
-        sum.copy_from_slice(diff(entry));
-        at += 1;
-        while at < order.len()
-            && order[at].0 == entry.0
-            && time(&order[at]) == this_time
-            && key(&order[at]) == this_key
-            && val(&order[at]) == this_val
-        {
-            lanes.add(&mut sum, diff(&order[at]));
-            at += 1;
-        }
-        if lanes.is_zero(&sum) {
-            continue;
-        }
-        match &mut open {
-            Some((open_key, open_val)) if *open_key == this_key => {
-                if *open_val != Some(this_val) {
-                    builder.begin_val(this_val);
-                    *open_val = Some(this_val);
-                }
+    let bytes = |rows: fn(&Updates) -> &Rows| chunks.iter().map(|chunk| chunk.share.byte_len(rows(&chunk.share.all))).sum();
+    builder.reserve_exact(bytes(|updates| &updates.keys), bytes(|updates| &updates.vals));
+    let mut sum = vec![0u64; lanes.stride()];
+    let by_val = |left: &Entry, right: &Entry| val(left).cmp(val(right)).then_with(|| chunk(left).time.cmp(&chunk(right).time));
+    let alike = chunks.windows(2).all(|pair| pair[0].time == pair[1].time) && chunks.iter().all(Chunk::has_no_vals);
+    let within: Option<&dyn Fn(&Entry, &Entry) -> std::cmp::Ordering> = if alike { None } else { Some(&by_val) };
+    order.for_each_key(key, within, |key, mut rows| {
+        let (mut has_key, mut open_val) = (false, None);
+        while let Some(first) = rows.first() {
+            let (this_val, this_time) = (val(first), chunk(first).time);
+            sum.fill(0);
+            let same = rows.iter().take_while(|entry| alike || chunk(entry).time == this_time && val(entry) == this_val);
+            let count = same.map(|entry| chunk(entry).add_diff(entry.2, lanes, &mut sum)).count();
+            rows = &rows[count..];
+            if lanes.is_zero(&sum) {
+                continue;
             }
-            _ => {
-                builder.begin_key(this_key);
+            if !has_key {
+                builder.begin_key(key);
+                has_key = true;
+            }
+            if open_val != Some(this_val) {
                 builder.begin_val(this_val);
-                open = Some((this_key, Some(this_val)));
+                open_val = Some(this_val);
             }
+            builder.push(this_time, &sum);
         }
-        builder.push(this_time, &sum);
-    }
+    });
     builder.done()
 }
 

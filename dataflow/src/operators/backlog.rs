@@ -16,11 +16,13 @@ use timely::dataflow::channels::pact::{Exchange, ParallelizationContract, Pipeli
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OperatorInfo;
 use timely::dataflow::operators::generic::operator::Operator;
+use timely::progress::frontier::AntichainRef;
 use timely::progress::{Antichain, Timestamp as _};
 
 use crate::batch::{RowBatch, RowSpine};
+use crate::chunk::Chunk;
 use crate::lanes::Lanes;
-use crate::operators::arrange::{Chunk, ChunkStream, seal};
+use crate::operators::arrange::{ChunkStream, seal};
 use crate::protocol::Timestamp;
 
 /// Retractions laid aside from which on it is looked whether sorting would free memory.
@@ -72,7 +74,11 @@ pub struct Backlog {
     loose: VecDeque<Chunk>,
     loose_rows: usize,
     loose_retractions: usize,
-    arrived: usize,
+    /// Rows laid aside since the frontier moved last, and between that and the time before. It moves twice a tick: when the tick begins
+    /// and when it ends.
+    arrived: [usize; 2],
+    /// Where it was.
+    frontier: Antichain<Timestamp>,
     runs: RowSpine,
     /// The spine wants its batches as intervals of time that follow each other. Nobody else reads this one, so they are numbered.
     sealed: Timestamp,
@@ -87,7 +93,8 @@ impl Backlog {
             loose: VecDeque::new(),
             loose_rows: 0,
             loose_retractions: 0,
-            arrived: 0,
+            arrived: [0, 0],
+            frontier: Antichain::from_elem(Timestamp::minimum()),
             runs,
             sealed: Timestamp::minimum(),
         }
@@ -96,9 +103,9 @@ impl Backlog {
     /// Lays chunks aside.
     pub fn lay_aside(&mut self, chunks: Vec<Chunk>) {
         for chunk in chunks {
-            self.loose_rows += chunk.keys.len();
-            self.arrived += chunk.keys.len();
-            self.loose_retractions += chunk.diffs.negatives();
+            self.loose_rows += chunk.share.len();
+            self.arrived[0] += chunk.share.len();
+            self.loose_retractions += chunk.negatives();
             self.loose.push_back(chunk);
         }
         // each retraction may cancel another row: sort when half of what lies here may be gone
@@ -122,8 +129,8 @@ impl Backlog {
         while count < rows
             && let Some(chunk) = self.loose.pop_front()
         {
-            count += chunk.keys.len();
-            self.loose_retractions -= chunk.diffs.negatives();
+            count += chunk.share.len();
+            self.loose_retractions -= chunk.negatives();
             taken.push(chunk);
         }
         self.loose_rows -= count;
@@ -140,19 +147,22 @@ impl Backlog {
         batches
     }
 
-    /// Ends a tick: times before all of `since` may count as one, and if little came, a little is sorted. Nobody will ask again if
-    /// `since` is empty.
-    pub fn rest(&mut self, since: &Antichain<Timestamp>) {
+    /// Times before all of `since` may count as one; nobody will ask again if it is empty. When another tick has ended, that is, when
+    /// `frontier`, before which all rows have come, has moved, and it brought little, a little is sorted.
+    pub fn rest(&mut self, frontier: AntichainRef<'_, Timestamp>, since: AntichainRef<'_, Timestamp>) {
         if since.is_empty() {
             self.loose.clear();
             (self.loose_rows, self.loose_retractions) = (0, 0);
             return;
         }
-        self.runs.set_logical_compaction(since.borrow());
-        if self.arrived < QUIET_ROWS && !self.loose.is_empty() {
-            self.seal(DRAIN_ROWS);
+        self.runs.set_logical_compaction(since);
+        if self.frontier.borrow() != frontier {
+            if self.arrived.iter().sum::<usize>() < QUIET_ROWS && !self.loose.is_empty() {
+                self.seal(DRAIN_ROWS);
+            }
+            self.arrived = [0, self.arrived[0]];
+            self.frontier = frontier.to_owned();
         }
-        self.arrived = 0;
         self.runs.exert();
     }
 }

@@ -14,12 +14,11 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::aggregate::Aggregates;
+use crate::chunk::{Chunk, Picks, Updates, owner_of_hash};
 use crate::delta::{Delta, DeltaStream};
 use crate::diffs::Diffs;
 use crate::errors::{ErrorLog, isolate};
-use crate::lanes::Lanes;
-use crate::operators::arrange::{Chunk, ChunkStream};
-use crate::operators::distribute::owner;
+use crate::operators::arrange::ChunkStream;
 use crate::protocol::Timestamp;
 use crate::rows::{RowCodec, Rows, hash_row};
 
@@ -34,8 +33,15 @@ struct GroupTable {
 }
 
 impl GroupTable {
-    fn new(stride: usize) -> Self {
-        GroupTable { table: HashTable::new(), keys: Rows::default(), hashes: Vec::new(), words: Vec::new(), stride }
+    /// No groups, with room for so many with so many bytes of keys.
+    fn new(stride: usize, (groups, bytes): (usize, usize)) -> Self {
+        GroupTable {
+            table: HashTable::with_capacity(groups),
+            keys: Rows::with_capacity(bytes),
+            hashes: Vec::with_capacity(groups),
+            words: Vec::with_capacity(groups * stride),
+            stride,
+        }
     }
 
     /// The number of the key's group, new ones with zero words.
@@ -54,29 +60,23 @@ impl GroupTable {
             .get()
     }
 
-    /// One chunk per worker; groups whose words are all zero again are left out.
-    fn into_chunks(self, time: Timestamp, lanes: &Lanes, peers: usize) -> Vec<Chunk> {
+    /// Each worker's groups; those whose words are all zero again are left out.
+    fn into_chunks(self, time: Timestamp, diffs_at: usize, peers: usize) -> impl Iterator<Item = (u64, Chunk)> {
         let GroupTable { table, keys, hashes, words, stride } = self;
-        drop((table, hashes));
-        let zero = |group: &[u64]| lanes.is_zero(group);
-        if peers == 1 && stride > 1 && !words.chunks_exact(stride).any(zero) {
-            let vals = Rows::empty_rows(keys.len());
-            return vec![Chunk { time, keys, vals, diffs: Diffs::Words(words) }];
-        }
-        let mut chunks: Vec<Chunk> = (0..peers)
-            .map(|_| Chunk { time, keys: Rows::default(), vals: Rows::default(), diffs: Diffs::with_capacity(stride, 0) })
-            .collect();
-        for (key, words) in keys.iter().zip(words.chunks_exact(stride)) {
-            if !zero(words) {
-                let chunk = &mut chunks[owner(key, peers) as usize];
-                chunk.keys.push(key);
-                chunk.diffs.push(words);
+        drop(table);
+        let zero = |group: usize| words[group * stride..(group + 1) * stride].iter().all(|word| *word == 0);
+        let count = hashes.len();
+        let picks = if peers == 1 && !(0..count).any(zero) {
+            vec![Picks::All(count)]
+        } else {
+            let mut picks: Vec<Vec<u32>> = (0..peers).map(|_| Vec::with_capacity(count / peers + count / 8)).collect();
+            for group in (0..count).filter(|group| !zero(*group)) {
+                picks[owner_of_hash(hashes[group], peers) as usize].push(group as u32);
             }
-        }
-        for chunk in &mut chunks {
-            chunk.vals = Rows::empty_rows(chunk.keys.len());
-        }
-        chunks
+            picks.into_iter().map(Picks::Some).collect()
+        };
+        let vals = Rows::empty_rows(count);
+        Chunk::of_workers(time, Updates { keys, vals, diffs: Diffs::Words(words), stride, diffs_at }, picks)
     }
 }
 
@@ -96,7 +96,7 @@ pub struct Contribution {
 impl Contribution {
     fn add(&self, delta: &Delta, groups: &mut GroupTable) -> Result<(), ArrowError> {
         let encoded = self.keys.encode(delta.rows.columns(), delta.len())?;
-        let numbers: Vec<u32> = (0..delta.len()).map(|row| groups.group(encoded.get(row))).collect();
+        let numbers: Vec<u32> = encoded.iter().map(|key| groups.group(key)).collect();
         let column = |wanted: usize| -> ArrayRef {
             let position = self.columns.iter().find(|(column, _)| *column == wanted).map_or(wanted, |(_, position)| *position);
             std::sync::Arc::clone(delta.rows.column(position))
@@ -110,13 +110,15 @@ pub fn combine<'scope>(stream: DeltaStream<'scope>, contribution: Contribution, 
     let peers = stream.scope().peers();
     stream.unary_frontier(Pipeline, "Combine", move |initial, _| {
         drop(initial);
-        let lanes = contribution.aggregates.lanes().clone();
+        let words = contribution.aggregates.words_of_branch(contribution.branch);
+        // a tick is about as large as the one before
+        let mut expected = (0, 0);
         let mut open: BTreeMap<Timestamp, (Capability<Timestamp>, GroupTable)> = BTreeMap::new();
         move |(input, frontier), output| {
             input.for_each(|capability, deltas| {
                 let Some(time) = capability.least().copied() else { return };
                 let (_, groups) =
-                    open.entry(time).or_insert_with(|| (capability.delayed(&time, 0), GroupTable::new(lanes.stride())));
+                    open.entry(time).or_insert_with(|| (capability.delayed(&time, 0), GroupTable::new(words.len(), expected)));
                 for delta in deltas.drain(..) {
                     isolate(&delta, time, &errors, &mut |delta| Ok(contribution.add(delta, groups)?), &mut |()| {});
                 }
@@ -125,12 +127,8 @@ pub fn combine<'scope>(stream: DeltaStream<'scope>, contribution: Contribution, 
                 && !frontier.less_equal(entry.key())
             {
                 let (time, (capability, groups)) = entry.remove_entry();
-                let mut session = output.session(&capability);
-                for (target, chunk) in groups.into_chunks(time, &lanes, peers).into_iter().enumerate() {
-                    if !chunk.keys.is_empty() {
-                        session.give((target as u64, chunk));
-                    }
-                }
+                expected = (groups.hashes.len(), groups.keys.byte_len());
+                output.session(&capability).give_iterator(groups.into_chunks(time, words.start, peers));
             }
         }
     })

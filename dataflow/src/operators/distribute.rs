@@ -5,18 +5,12 @@ use arrow::error::ArrowError;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
+use crate::chunk::{Chunk, Picks, Updates, deal, owner};
 use crate::delta::{Delta, DeltaStream};
 use crate::diffs::Diffs;
 use crate::errors::{ErrorLog, isolate};
-use crate::operators::arrange::{Chunk, ChunkStream};
-use crate::protocol::Timestamp;
-use crate::rows::{Encoded, RowCodec, Rows, hash_row};
-
-/// Which worker of `peers` owns a key.
-#[inline]
-pub fn owner(key: &[u8], peers: usize) -> u64 {
-    if peers == 1 { 0 } else { hash_row(key) % peers as u64 }
-}
+use crate::operators::arrange::ChunkStream;
+use crate::rows::RowCodec;
 
 /// Encodes keys and values. With `drop_null_keys`, rows with a NULL in the key are left out: SQL's `=` matches them with nothing.
 pub fn distribute<'scope>(
@@ -33,11 +27,9 @@ pub fn distribute<'scope>(
                 let Some(time) = capability.least().copied() else { return };
                 let mut session = output.session(&capability);
                 for delta in deltas.drain(..) {
-                    let mut compute = |delta: &Delta| Ok(split(delta, &keys, &vals, drop_null_keys, peers, time)?);
-                    isolate(&delta, time, &errors, &mut compute, &mut |chunks: Vec<Chunk>| {
-                        for (target, chunk) in chunks.into_iter().enumerate().filter(|(_, chunk)| !chunk.keys.is_empty()) {
-                            session.give((target as u64, chunk));
-                        }
+                    let mut compute = |delta: &Delta| Ok(split(delta, &keys, &vals, drop_null_keys, peers)?);
+                    isolate(&delta, time, &errors, &mut compute, &mut |(updates, picks)| {
+                        session.give_iterator(Chunk::of_workers(time, updates, picks));
                     });
                 }
             });
@@ -45,36 +37,22 @@ pub fn distribute<'scope>(
     })
 }
 
-/// One chunk per worker.
+/// The encoded rows, and which of them are whose.
 fn split(
     delta: &Delta,
     keys: &RowCodec,
     vals: &RowCodec,
     drop_null_keys: bool,
     peers: usize,
-    time: Timestamp,
-) -> Result<Vec<Chunk>, ArrowError> {
+) -> Result<(Updates, Vec<Picks>), ArrowError> {
     let filtered = if drop_null_keys { without_nulls(delta, keys.columns())? } else { None };
     let delta = filtered.as_ref().unwrap_or(delta);
     let count = delta.len();
-    let (key_rows, val_rows) = (keys.encode(delta.rows.columns(), count)?, vals.encode(delta.rows.columns(), count)?);
-    let bytes = |rows: &Encoded| rows.byte_len() / peers + rows.byte_len() / peers / 16;
-    let mut chunks: Vec<Chunk> = (0..peers)
-        .map(|_| Chunk {
-            time,
-            keys: Rows::with_capacity(bytes(&key_rows)),
-            vals: Rows::with_capacity(bytes(&val_rows)),
-            diffs: Diffs::Ones(0),
-        })
-        .collect();
-    for row in 0..count {
-        let key = key_rows.get(row);
-        let chunk = &mut chunks[owner(key, peers) as usize];
-        chunk.keys.push(key);
-        chunk.vals.push(val_rows.get(row));
-        chunk.diffs.push_count(delta.diff(row));
-    }
-    Ok(chunks)
+    let (keys, vals) = (keys.encode(delta.rows.columns(), count)?, vals.encode(delta.rows.columns(), count)?);
+    let mut diffs = Diffs::Ones(0);
+    (0..count).for_each(|row| diffs.push_count(delta.diff(row)));
+    let picks = deal(count, peers, |row| owner(keys.get(row), peers));
+    Ok((Updates { keys, vals, diffs, stride: 1, diffs_at: 0 }, picks))
 }
 
 /// The rows without NULL in these columns; `None` if that is all of them.

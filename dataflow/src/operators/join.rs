@@ -18,16 +18,18 @@ use timely::dataflow::operators::InputCapability;
 use timely::dataflow::operators::generic::OperatorInfo;
 use timely::dataflow::operators::generic::operator::Operator;
 use timely::dataflow::operators::vec::Map as _;
+use timely::progress::frontier::AntichainRef;
 use timely::progress::{Antichain, Timestamp as _};
 
 use crate::batch::RowBatch;
+use crate::chunk::Chunk;
 use crate::delta::{Delta, DeltaStream, record_batch};
 use crate::errors::ErrorLog;
 use crate::lanes::Lanes;
-use crate::operators::arrange::{ArrangedRows, Chunk, ChunkStream, RowSpan, RowTrace, batches_before, seal};
+use crate::operators::arrange::{ArrangedRows, ChunkStream, RowSpan, RowTrace, batches_before, seal};
 use crate::operators::backlog::{Backlog, collect};
 use crate::protocol::Timestamp;
-use crate::rows::{RowCodec, Rows};
+use crate::rows::RowCodec;
 
 /// Pairs are put out in batches of about this many rows.
 const OUTPUT_ROWS: usize = 16 * 1024;
@@ -63,17 +65,28 @@ pub struct JoinOutput {
 
 /// Matched rows of one time that have not been put out.
 #[derive(Debug, Default)]
-struct Pairs {
-    keys: Rows,
-    left: Rows,
-    right: Rows,
+struct Pairs<'a> {
+    keys: Vec<&'a [u8]>,
+    left: Vec<&'a [u8]>,
+    right: Vec<&'a [u8]>,
     diffs: Vec<i64>,
 }
 
+impl Pairs<'_> {
+    /// Nothing again, with the room that there was.
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.left.clear();
+        self.right.clear();
+        self.diffs.clear();
+    }
+}
+
 impl JoinOutput {
-    fn delta(&self, pairs: Pairs) -> Result<Delta, ArrowError> {
-        let (keys, left, right) =
-            (self.keys.decode(pairs.keys.iter())?, self.left.decode(pairs.left.iter())?, self.right.decode(pairs.right.iter())?);
+    fn delta(&self, pairs: &Pairs<'_>) -> Result<Delta, ArrowError> {
+        let decode = |codec: &RowCodec, rows: &[&[u8]]| codec.decode(rows.iter().copied());
+        let keys = decode(&self.keys, &pairs.keys)?;
+        let (left, right) = (decode(&self.left, &pairs.left)?, decode(&self.right, &pairs.right)?);
         let columns: Vec<ArrayRef> = self
             .parts
             .iter()
@@ -85,7 +98,7 @@ impl JoinOutput {
             .collect();
         let rows = record_batch(Arc::clone(&self.schema), columns, pairs.diffs.len())?;
         let ones = pairs.diffs.iter().all(|diff| *diff == 1);
-        Ok(Delta { rows, diffs: (!ones).then(|| pairs.diffs.into()) })
+        Ok(Delta { rows, diffs: (!ones).then(|| pairs.diffs.as_slice().into()) })
     }
 }
 
@@ -139,60 +152,73 @@ impl Store {
     }
 
     /// What is acknowledged may merge; times before all that the other side can still send may coalesce.
-    fn release(&mut self, other_frontier: &Antichain<Timestamp>) {
+    fn release(&mut self, frontier: AntichainRef<'_, Timestamp>, other_frontier: AntichainRef<'_, Timestamp>) {
         match self {
             Store::Shared { trace, done } => {
                 trace.advance_upper(done);
                 trace.set_physical_compaction(done.borrow());
-                trace.set_logical_compaction(other_frontier.borrow());
+                trace.set_logical_compaction(other_frontier);
             }
-            Store::Own(backlog) => backlog.rest(other_frontier),
+            Store::Own(backlog) => backlog.rest(frontier, other_frontier),
         }
     }
 
     /// Matches what came with what the other side had acknowledged before, and acknowledges it.
-    fn receive(&mut self, arrival: Arrival, other: &mut Store, matcher: &mut Matcher<'_>) {
+    fn receive(&mut self, arrival: Arrival, other: &mut Store, pairing: &mut Pairing<'_>) {
         match (arrival, &mut *self) {
             (Arrival::Sorted(span), Store::Shared { done, .. }) => {
                 if let Some(batch) = &span.inner {
-                    matcher.sorted(batch, &other.batches());
+                    Matcher::new(pairing).sorted(batch, &other.batches());
                 }
                 done.clone_from(span.upper());
             }
             (Arrival::Loose(chunks), Store::Own(backlog)) => {
                 let others = other.batches();
                 if others.iter().map(|batch| batch.key_count()).sum::<usize>() <= PROBED_KEYS_MAX {
-                    chunks.iter().for_each(|chunk| matcher.loose(chunk, &others));
+                    Matcher::new(pairing).loose(&chunks, &others);
                     backlog.lay_aside(chunks);
                 } else if let Some(batch) = seal(&chunks, &Lanes::multiplicity()) {
-                    matcher.sorted(&batch, &others);
+                    Matcher::new(pairing).sorted(&batch, &others);
                     backlog.insert(Rc::new(batch));
                 }
             }
             // `split` pairs them
             _ => unreachable!("a side's arrivals are of its own kind"),
         }
-        matcher.flush();
     }
 }
 
-/// Pairs rows up and puts them out in batches.
-struct Matcher<'a> {
+/// How rows that came are paired, and where the pairs go.
+struct Pairing<'a> {
     /// The rows that came are the right side's.
     swapped: bool,
     /// Pairs count from this time on at the earliest.
     earliest: Timestamp,
-    open: Vec<(Timestamp, Pairs)>,
-    put_out: &'a mut dyn FnMut(Timestamp, Pairs),
+    put_out: &'a mut dyn FnMut(Timestamp, &Pairs<'_>),
 }
 
-impl Matcher<'_> {
+/// Pairs the rows of one arrival up and puts them out in batches.
+struct Matcher<'p, 'a, 'rows> {
+    pairing: &'p mut Pairing<'a>,
+    open: Vec<(Timestamp, Pairs<'rows>)>,
+}
+
+impl<'p, 'a, 'rows> Matcher<'p, 'a, 'rows> {
+    fn new(pairing: &'p mut Pairing<'a>) -> Self {
+        Matcher { pairing, open: Vec::new() }
+    }
+
     /// Pairs a row with all updates of a key of the other side.
     #[inline]
-    fn pair(&mut self, (key, val, time, diff): (&[u8], &[u8], Timestamp, i64), other: &RowBatch, other_key: usize) {
+    fn pair(
+        &mut self,
+        (key, val, time, diff): (&'rows [u8], &'rows [u8], Timestamp, i64),
+        other: &'rows RowBatch,
+        other_key: usize,
+    ) {
         for other_val in other.vals_of(other_key) {
             for other_update in other.updates_of(other_val) {
-                let time = time.max(other.time(other_update)).max(self.earliest);
+                let time = time.max(other.time(other_update)).max(self.pairing.earliest);
                 let at = match self.open.iter().rposition(|(known, _)| *known == time) {
                     Some(at) => at,
                     None => {
@@ -201,20 +227,21 @@ impl Matcher<'_> {
                     }
                 };
                 let pairs = &mut self.open[at].1;
-                let (left, right) = if self.swapped { (other.val(other_val), val) } else { (val, other.val(other_val)) };
+                let (left, right) = if self.pairing.swapped { (other.val(other_val), val) } else { (val, other.val(other_val)) };
                 pairs.keys.push(key);
                 pairs.left.push(left);
                 pairs.right.push(right);
                 pairs.diffs.push(diff.wrapping_mul(other.diff(other_update)[0] as i64));
                 if pairs.diffs.len() >= OUTPUT_ROWS {
-                    (self.put_out)(time, std::mem::take(pairs));
+                    (self.pairing.put_out)(time, pairs);
+                    pairs.clear();
                 }
             }
         }
     }
 
     /// Matches a sorted batch: the other side's positions move on with the keys.
-    fn sorted(&mut self, new: &RowBatch, others: &[Rc<RowBatch>]) {
+    fn sorted(mut self, new: &'rows RowBatch, others: &'rows [Rc<RowBatch>]) {
         let mut positions = vec![0usize; others.len()];
         for key_at in 0..new.key_count() {
             let key = new.key(key_at);
@@ -230,33 +257,37 @@ impl Matcher<'_> {
                 }
             }
         }
+        self.flush();
     }
 
     /// Matches rows in any order: each key is looked up from the start, unless it is the one before again.
-    fn loose(&mut self, new: &Chunk, others: &[Rc<RowBatch>]) {
+    fn loose(mut self, chunks: &'rows [Chunk], others: &'rows [Rc<RowBatch>]) {
         let mut found: Vec<Option<usize>> = vec![None; others.len()];
         let mut before: Option<&[u8]> = None;
-        for (row, key) in new.keys.iter().enumerate() {
-            if before != Some(key) {
-                for (other, found) in others.iter().zip(&mut found) {
-                    let position = other.find(key);
-                    *found = (other.key_at(position) == Some(key)).then_some(position);
+        for new in chunks {
+            for row in new.share.rows() {
+                let key = new.key(row);
+                if before != Some(key) {
+                    for (other, found) in others.iter().zip(&mut found) {
+                        let position = other.find(key);
+                        *found = (other.key_at(position) == Some(key)).then_some(position);
+                    }
+                    before = Some(key);
                 }
-                before = Some(key);
-            }
-            for (other, found) in others.iter().zip(&found) {
-                if let Some(position) = found {
-                    let diff = new.diffs.get(row, 1)[0] as i64;
-                    self.pair((key, new.vals.get(row), new.time, diff), other, *position);
+                for (other, found) in others.iter().zip(&found) {
+                    if let Some(position) = found {
+                        self.pair((key, new.val(row), new.time, new.count(row)), other, *position);
+                    }
                 }
             }
         }
+        self.flush();
     }
 
-    fn flush(&mut self) {
-        for (time, pairs) in self.open.drain(..) {
+    fn flush(self) {
+        for (time, pairs) in &self.open {
             if !pairs.diffs.is_empty() {
-                (self.put_out)(time, pairs);
+                (self.pairing.put_out)(*time, pairs);
             }
         }
     }
@@ -281,27 +312,27 @@ pub fn join<'scope>(
             drop(initial);
             let (mut left_store, mut right_store) = (Store::new(left_trace, &info), Store::new(right_trace, &info));
             move |(left_input, left_frontier), (right_input, right_frontier), output| {
-                let mut give = |capability: &InputCapability<Timestamp>, time: Timestamp, pairs: Pairs| match result.delta(pairs)
-                {
-                    Ok(delta) => output.session(&capability.delayed(&time, 0)).give(delta),
-                    Err(error) => errors.push(time, error.to_string(), String::new(), 1),
-                };
+                let mut give =
+                    |capability: &InputCapability<Timestamp>, time: Timestamp, pairs: &Pairs<'_>| match result.delta(pairs) {
+                        Ok(delta) => output.session(&capability.delayed(&time, 0)).give(delta),
+                        Err(error) => errors.push(time, error.to_string(), String::new(), 1),
+                    };
                 let mut receive = |capability: InputCapability<Timestamp>,
                                    arrivals: &mut Vec<Arrival>,
                                    swapped: bool,
                                    own: &mut Store,
                                    other: &mut Store| {
                     let Some(least) = capability.least().copied() else { return };
-                    let mut put_out = |time, pairs| give(&capability, time, pairs);
-                    let mut matcher = Matcher { swapped, earliest: as_of.max(least), open: Vec::new(), put_out: &mut put_out };
-                    arrivals.drain(..).for_each(|arrival| own.receive(arrival, other, &mut matcher));
+                    let mut put_out = |time: Timestamp, pairs: &Pairs<'_>| give(&capability, time, pairs);
+                    let mut pairing = Pairing { swapped, earliest: as_of.max(least), put_out: &mut put_out };
+                    arrivals.drain(..).for_each(|arrival| own.receive(arrival, other, &mut pairing));
                 };
                 left_input
                     .for_each(|capability, arrivals| receive(capability, arrivals, false, &mut left_store, &mut right_store));
                 right_input
                     .for_each(|capability, arrivals| receive(capability, arrivals, true, &mut right_store, &mut left_store));
-                left_store.release(&right_frontier.frontier().to_owned());
-                right_store.release(&left_frontier.frontier().to_owned());
+                left_store.release(left_frontier.frontier(), right_frontier.frontier());
+                right_store.release(right_frontier.frontier(), left_frontier.frontier());
             }
         },
     )

@@ -6,7 +6,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use timely::dataflow::channels::pact::Pipeline;
@@ -15,16 +14,16 @@ use timely::progress::{Antichain, Timestamp as _};
 
 use crate::aggregate::Aggregates;
 use crate::batch::RowBatch;
+use crate::chunk::owner;
 use crate::delta::{Delta, DeltaStream, record_batch};
 use crate::errors::ErrorLog;
 use crate::operators::arrange::{ArrangedRows, batches_before, release_before};
-use crate::operators::distribute::owner;
 use crate::protocol::Timestamp;
-use crate::rows::{RowCodec, Rows};
+use crate::rows::RowCodec;
 use differential_dataflow::trace::TraceReader;
 
 /// Changed groups are put out in batches of about this many rows.
-const OUTPUT_ROWS: usize = 32 * 1024;
+const OUTPUT_ROWS: usize = 16 * 1024;
 
 /// What a reduce puts out.
 #[derive(Debug)]
@@ -41,17 +40,24 @@ pub struct ReduceOutput {
 
 /// Rows before and after, collected for one time.
 #[derive(Debug, Default)]
-struct Changed {
-    keys: Rows,
+struct Changed<'a> {
+    keys: Vec<&'a [u8]>,
     words: Vec<u64>,
     diffs: Vec<i64>,
 }
 
-impl Changed {
-    fn push(&mut self, key: &[u8], words: &[u64], diff: i64) {
+impl<'a> Changed<'a> {
+    fn push(&mut self, key: &'a [u8], words: &[u64], diff: i64) {
         self.keys.push(key);
         self.words.extend_from_slice(words);
         self.diffs.push(diff);
+    }
+
+    /// Nothing again, with the room that there was.
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.words.clear();
+        self.diffs.clear();
     }
 }
 
@@ -81,15 +87,9 @@ impl ReduceOutput {
         self.global_from.is_some() || (words[0] as i64) > 0
     }
 
-    /// Result rows of some groups.
-    fn rows(&self, keys: &Rows, words: &[u64]) -> Result<Vec<ArrayRef>, ArrowError> {
-        let mut columns = self.keys.decode(keys.iter())?;
-        columns.extend(self.aggregates.finish(words)?);
-        Ok(columns)
-    }
-
-    fn delta(&self, changed: &Changed) -> Result<Delta, ArrowError> {
-        let columns = self.rows(&changed.keys, &changed.words)?;
+    fn delta(&self, changed: &Changed<'_>) -> Result<Delta, ArrowError> {
+        let mut columns = self.keys.decode(changed.keys.iter().copied())?;
+        columns.extend(self.aggregates.finish(&changed.words)?);
         Ok(Delta {
             rows: record_batch(Arc::clone(&self.schema), columns, changed.diffs.len())?,
             diffs: Some(changed.diffs.as_slice().into()),
@@ -97,7 +97,7 @@ impl ReduceOutput {
     }
 
     /// The result as deltas; groups whose result cannot be shown (a sum that does not fit) go to the errors.
-    fn deltas(&self, changed: &Changed, time: Timestamp, errors: &ErrorLog) -> Vec<Delta> {
+    fn deltas(&self, changed: &Changed<'_>, time: Timestamp, errors: &ErrorLog) -> Vec<Delta> {
         if changed.diffs.is_empty() {
             return Vec::new();
         }
@@ -108,10 +108,10 @@ impl ReduceOutput {
         let mut deltas = Vec::new();
         for (index, diff) in changed.diffs.iter().enumerate() {
             let mut one = Changed::default();
-            one.push(changed.keys.get(index), &changed.words[index * stride..(index + 1) * stride], *diff);
+            one.push(changed.keys[index], &changed.words[index * stride..(index + 1) * stride], *diff);
             match self.delta(&one) {
                 Ok(delta) => deltas.push(delta),
-                Err(error) => errors.push(time, error.to_string(), self.describe(one.keys.get(0)), *diff),
+                Err(error) => errors.push(time, error.to_string(), self.describe(changed.keys[index]), *diff),
             }
         }
         deltas
@@ -155,7 +155,7 @@ pub fn reduce<'scope>(
                     let Some(batch) = &span.inner else { continue };
                     let older = batches_before(&mut trace, span.lower());
                     let times: Vec<Timestamp> = batch.distinct_times();
-                    let mut out: Vec<(Timestamp, Changed)> = Vec::new();
+                    let mut out: Vec<(Timestamp, Changed<'_>)> = Vec::new();
                     for time in &times {
                         let shown = (*time).max(as_of).max(least);
                         if out.last().is_none_or(|(last, _)| *last != shown) {
@@ -164,11 +164,11 @@ pub fn reduce<'scope>(
                     }
                     let mut lookup = Lookup { batches: older.into_iter().map(|batch| (batch, 0)).collect() };
                     let (mut before, mut after) = (vec![0u64; stride], vec![0u64; stride]);
-                    let mut put_out = |(time, changed): &mut (Timestamp, Changed), at_least: usize| {
+                    let mut put_out = |(time, changed): &mut (Timestamp, Changed<'_>), at_least: usize| {
                         if changed.diffs.len() >= at_least {
-                            let full = std::mem::take(changed);
                             let delayed = capability.delayed(time, 0);
-                            output.session(&delayed).give_iterator(result.deltas(&full, *time, &errors).into_iter());
+                            output.session(&delayed).give_iterator(result.deltas(changed, *time, &errors).into_iter());
+                            changed.clear();
                         }
                     };
                     for position in 0..batch.key_count() {
@@ -208,12 +208,12 @@ pub fn reduce<'scope>(
 }
 
 /// The old result out, the new one in.
-fn emit(
+fn emit<'a>(
     result: &ReduceOutput,
-    key: &[u8],
+    key: &'a [u8],
     before: &[u64],
     after: &[u64],
-    changed: &mut Changed,
+    changed: &mut Changed<'a>,
     time: Timestamp,
     errors: &ErrorLog,
 ) {

@@ -21,7 +21,7 @@ use crate::delta::{Delta, DeltaStream, record_batch};
 use crate::errors::ErrorLog;
 use crate::operators::arrange::{ArrangedRows, batches_before, release_before};
 use crate::protocol::Timestamp;
-use crate::rows::{RowCodec, Rows};
+use crate::rows::RowCodec;
 
 /// Which rows to keep, and how to put them out.
 #[derive(Debug)]
@@ -116,8 +116,9 @@ impl TopKOutput {
         kept
     }
 
-    fn delta(&self, keys: &Rows, vals: &Rows, numbers: Vec<i64>, diffs: Vec<i64>) -> Result<Delta, ArrowError> {
-        let (key_columns, val_columns) = (self.keys.decode(keys.iter())?, self.vals.decode(vals.iter())?);
+    fn delta(&self, changed: Changed<'_>) -> Result<Delta, ArrowError> {
+        let Changed { keys, vals, numbers, diffs } = changed;
+        let (key_columns, val_columns) = (self.keys.decode(keys)?, self.vals.decode(vals)?);
         let mut columns: Vec<ArrayRef> = self
             .parts
             .iter()
@@ -132,15 +133,15 @@ impl TopKOutput {
 
 /// Output rows of one time that have not been put out.
 #[derive(Debug, Default)]
-struct Changed {
-    keys: Rows,
-    vals: Rows,
+struct Changed<'a> {
+    keys: Vec<&'a [u8]>,
+    vals: Vec<&'a [u8]>,
     numbers: Vec<i64>,
     diffs: Vec<i64>,
 }
 
-impl Changed {
-    fn push(&mut self, result: &TopKOutput, key: &[u8], val: &[u8], count: i64, first: u64, sign: i64) {
+impl<'a> Changed<'a> {
+    fn push(&mut self, result: &TopKOutput, key: &'a [u8], val: &'a [u8], count: i64, first: u64, sign: i64) {
         if !result.row_number {
             self.keys.push(key);
             self.vals.push(val);
@@ -178,12 +179,12 @@ pub fn top_k<'scope>(
                     let mut batches = batches_before(&mut trace, span.lower());
                     let mut positions = vec![0usize; batches.len()];
                     batches.push(Rc::clone(fresh));
-                    let mut out: BTreeMap<Timestamp, Changed> = BTreeMap::new();
+                    let mut out: BTreeMap<Timestamp, Changed<'_>> = BTreeMap::new();
                     for key_at in 0..fresh.key_count() {
                         change_of_key(&result, &batches, &mut positions, key_at, earliest, &mut out, &errors);
                     }
                     for (time, changed) in out {
-                        match result.delta(&changed.keys, &changed.vals, changed.numbers, changed.diffs) {
+                        match result.delta(changed) {
                             Ok(delta) => output.session(&capability.delayed(&time, 0)).give(delta),
                             Err(error) => errors.push(time, error.to_string(), String::new(), 1),
                         }
@@ -199,13 +200,13 @@ pub fn top_k<'scope>(
 }
 
 /// What the changes of one key, in the last of the batches, do to its kept prefix, time by time.
-fn change_of_key(
+fn change_of_key<'a>(
     result: &TopKOutput,
-    batches: &[Rc<RowBatch>],
+    batches: &'a [Rc<RowBatch>],
     positions: &mut [usize],
     key_at: usize,
     earliest: Timestamp,
-    out: &mut BTreeMap<Timestamp, Changed>,
+    out: &mut BTreeMap<Timestamp, Changed<'a>>,
     errors: &ErrorLog,
 ) {
     let fresh_at = batches.len() - 1;
@@ -247,7 +248,14 @@ fn change_of_key(
 }
 
 /// Puts out what differs between two kept prefixes; both are in the order of values.
-fn diff_kept(result: &TopKOutput, batches: &[Rc<RowBatch>], key: &[u8], before: &[Kept], after: &[Kept], changed: &mut Changed) {
+fn diff_kept<'a>(
+    result: &TopKOutput,
+    batches: &'a [Rc<RowBatch>],
+    key: &'a [u8],
+    before: &[Kept],
+    after: &[Kept],
+    changed: &mut Changed<'a>,
+) {
     let value = |kept: &Kept| batches[kept.0].val(kept.1);
     let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
     loop {

@@ -20,24 +20,38 @@ use timely::dataflow::operators::generic::operator::Operator;
 use timely::progress::{Antichain, Stamp, Timestamp as _};
 
 use crate::batch::{RowBatch, RowBatchBuilder, RowSpine};
+use crate::chunk::{Share, common_width, deal, owner};
 use crate::errors::ErrorLog;
 use crate::lanes::Lanes;
-use crate::operators::arrange::{ArrangedRows, RowSpan, batches_before, prefix};
-use crate::operators::distribute::owner;
+use crate::operators::arrange::{ArrangedRows, RowSpan, batches_before};
+use crate::order::KeyOrder;
 use crate::protocol::{Op, Timestamp};
 use crate::rows::{RowCodec, Rows};
 
-/// Encoded upserts and deletes of one pushed batch for one worker.
+/// Encoded upserts and deletes of one pushed batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Upserts {
+    keys: Rows,
+    vals: Rows,
+    /// Op codes, one a row; absent: no row deletes its key.
+    ops: Option<Vec<u8>>,
+}
+
+/// A worker's share of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UpsertChunk {
     /// Position of the batch in the order of pushing: later ones win.
     sequence: u64,
-    /// A truncation: everything pushed before it is gone. Has no rows.
-    truncate: bool,
-    keys: Rows,
-    vals: Rows,
-    /// One a row: whether it deletes the key.
-    deletes: Vec<bool>,
+    /// Absent: a truncation, everything pushed before it is gone.
+    upserts: Option<Share<Upserts>>,
+}
+
+impl Upserts {
+    /// The value that a row gives its key, unless it deletes it.
+    fn val(&self, row: u32) -> Option<&[u8]> {
+        let delete = self.ops.as_ref().is_some_and(|ops| ops[row as usize] == Op::Delete as u8);
+        (!delete).then(|| self.vals.get(row as usize))
+    }
 }
 
 /// What a worker feeds into an upsert source: pushed rows with their place in the order.
@@ -52,29 +66,17 @@ pub struct PushedBatch {
 /// A stream of pushed batches.
 pub type PushedStream<'scope> = Stream<'scope, Timestamp, Vec<PushedBatch>>;
 
-fn split(pushed: &PushedBatch, keys: &RowCodec, vals: &RowCodec, peers: usize) -> Result<Vec<UpsertChunk>, ArrowError> {
-    let truncate = pushed.rows.is_none();
-    let mut chunks: Vec<UpsertChunk> = (0..peers)
-        .map(|_| UpsertChunk {
-            sequence: pushed.sequence,
-            truncate,
-            keys: Rows::default(),
-            vals: Rows::default(),
-            deletes: Vec::new(),
-        })
-        .collect();
-    if let Some((rows, ops)) = &pushed.rows {
-        let (key_rows, val_rows) = (keys.encode(rows.columns(), rows.num_rows())?, vals.encode(rows.columns(), rows.num_rows())?);
-        for row in 0..rows.num_rows() {
-            let key = key_rows.get(row);
-            let chunk = &mut chunks[owner(key, peers) as usize];
-            let delete = ops.as_ref().is_some_and(|ops| ops[row] == Op::Delete as u8);
-            chunk.keys.push(key);
-            chunk.vals.push(if delete { &[] } else { val_rows.get(row) });
-            chunk.deletes.push(delete);
-        }
-    }
-    Ok(chunks)
+/// The shares of all workers that have one, each with the worker's number.
+fn split(pushed: PushedBatch, keys: &RowCodec, vals: &RowCodec, peers: usize) -> Result<Vec<(u64, UpsertChunk)>, ArrowError> {
+    let sequence = pushed.sequence;
+    let Some((rows, ops)) = pushed.rows else {
+        return Ok((0..peers as u64).map(|worker| (worker, UpsertChunk { sequence, upserts: None })).collect());
+    };
+    let keys = keys.encode(rows.columns(), rows.num_rows())?;
+    let vals = vals.encode(rows.columns(), rows.num_rows())?;
+    let picks = deal(keys.len(), peers, |row| owner(keys.get(row), peers));
+    let shares = Share::of_workers(Upserts { keys, vals, ops }, picks);
+    Ok(shares.map(|(worker, share)| (worker, UpsertChunk { sequence, upserts: Some(share) })).collect())
 }
 
 /// Arranges an upsert source by its key.
@@ -92,14 +94,8 @@ pub fn upsert<'scope>(
                 input.for_each(|capability, batches| {
                     let mut session = output.session(&capability);
                     for pushed in batches.drain(..) {
-                        match split(&pushed, &keys, &vals, peers) {
-                            Ok(chunks) => {
-                                for (target, chunk) in
-                                    chunks.into_iter().enumerate().filter(|(_, chunk)| chunk.truncate || !chunk.keys.is_empty())
-                                {
-                                    session.give((target as u64, chunk));
-                                }
-                            }
+                        match split(pushed, &keys, &vals, peers) {
+                            Ok(chunks) => session.give_iterator(chunks.into_iter()),
                             Err(error) => {
                                 errors.push(capability.least().copied().unwrap_or(0), error.to_string(), String::new(), 1)
                             }
@@ -201,17 +197,17 @@ fn current<'a>(batches: &'a [Rc<RowBatch>], positions: &mut [usize], key: &[u8])
 /// The changes that one tick's upserts make to the present state.
 fn apply(mut chunks: Vec<UpsertChunk>, state: &[Rc<RowBatch>], time: Timestamp) -> Option<RowBatch> {
     chunks.sort_by_key(|chunk| chunk.sequence);
-    let cleared = chunks.iter().rposition(|chunk| chunk.truncate);
-    let live = &chunks[cleared.map_or(0, |at| at + 1)..];
-    let mut order: Vec<(u128, u32, u32)> = Vec::with_capacity(live.iter().map(|chunk| chunk.keys.len()).sum());
-    for (at, chunk) in live.iter().enumerate() {
-        order.extend(chunk.keys.iter().enumerate().map(|(row, key)| (prefix(key), at as u32, row as u32)));
-    }
-    let key = |entry: &(u128, u32, u32)| live[entry.1 as usize].keys.get(entry.2 as usize);
-    order.sort_unstable_by(|left, right| {
-        left.0.cmp(&right.0).then_with(|| key(left).cmp(key(right))).then_with(|| (left.1, left.2).cmp(&(right.1, right.2)))
-    });
-    let mut builder = RowBatchBuilder::new(Lanes::multiplicity(), order.len());
+    let cleared = chunks.iter().rposition(|chunk| chunk.upserts.is_none());
+    let live: Vec<&Share<Upserts>> =
+        chunks[cleared.map_or(0, |at| at + 1)..].iter().filter_map(|chunk| chunk.upserts.as_ref()).collect();
+    let total = live.iter().map(|share| share.len()).sum();
+    let width = common_width(live.iter().map(|share| &share.all.keys));
+    let key = |list: u32, row: u32| live[list as usize].all.keys.get(row as usize);
+    let rows = live.iter().enumerate().flat_map(|(list, share)| share.rows().map(move |row| (list as u32, row)));
+    let order = KeyOrder::new(total, width, rows, key);
+    let mut builder = RowBatchBuilder::new(Lanes::multiplicity(), total);
+    let bytes = |rows: fn(&Upserts) -> &Rows| live.iter().map(|share| share.byte_len(rows(&share.all))).sum();
+    builder.reserve_exact(bytes(|upserts| &upserts.keys), bytes(|upserts| &upserts.vals));
     let mut replace = |key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>| {
         if old == new {
             return;
@@ -229,23 +225,15 @@ fn apply(mut chunks: Vec<UpsertChunk>, state: &[Rc<RowBatch>], time: Timestamp) 
     // after a truncation every key of the state changes, not only the pushed ones
     let mut state_keys = if cleared.is_some() { all_keys(state) } else { Vec::new() }.into_iter().peekable();
     let (mut positions, mut state_positions) = (vec![0usize; state.len()], vec![0usize; state.len()]);
-    let mut at = 0;
-    while at < order.len() {
-        let mut end = at + 1;
-        while end < order.len() && order[end].0 == order[at].0 && key(&order[end]) == key(&order[at]) {
-            end += 1;
-        }
-        let this_key = key(&order[at]);
+    order.for_each_key(key, None, |this_key, rows| {
         while let Some(gone) = state_keys.next_if(|gone| *gone < this_key) {
             replace(gone, current(state, &mut state_positions, gone), None);
         }
         state_keys.next_if(|same| *same == this_key);
-        let last = &order[end - 1];
-        let chunk = &live[last.1 as usize];
-        let new = (!chunk.deletes[last.2 as usize]).then(|| chunk.vals.get(last.2 as usize));
+        // rows of one key are in the order of pushing, and the last one wins
+        let new = rows.last().and_then(|(_, list, row)| live[*list as usize].all.val(*row));
         replace(this_key, current(state, &mut positions, this_key), new);
-        at = end;
-    }
+    });
     for gone in state_keys {
         replace(gone, current(state, &mut state_positions, gone), None);
     }
