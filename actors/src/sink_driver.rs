@@ -9,6 +9,8 @@
 //! there and the engine no longer has the rows of its timestamp, its changes go with a later cut. Tries follow with a growing
 //! pause, and so does a try after a panic; views answer all the while.
 //!
+//! A relation without rows has a table too, from the first epoch on.
+//!
 //! After a start, a view's first changes are its whole contents. They are compared with what its table holds, so that only what
 //! really differs is written: a restart without news commits nothing.
 
@@ -61,6 +63,8 @@ struct Outlet {
     carried: ChangeList,
     /// The table's rows have not been compared with the relation's yet.
     compare: bool,
+    /// The table is known to be there.
+    made: bool,
     /// Changes do not add up to the relation's rows, so the table gets all of them each time it changes: see [`Driver::send`].
     replaces: bool,
     /// When a cut last took its changes, for tables that are not part of every epoch.
@@ -190,7 +194,16 @@ impl Driver {
             }),
         )?;
         let compare = !same && self.begin > 0;
-        self.outlets.push(Outlet { compare, replaces: false, plan, inbox, subscription, carried: Vec::new(), taken: None });
+        self.outlets.push(Outlet {
+            compare,
+            made: false,
+            replaces: false,
+            plan,
+            inbox,
+            subscription,
+            carried: Vec::new(),
+            taken: None,
+        });
         Ok(())
     }
 
@@ -223,10 +236,6 @@ impl Driver {
     /// What the table says that the relation holds, taken away: with the relation's contents it sums up to what differs. A changelog
     /// says it by all of its changes together.
     async fn table_rows(&self, plan: &SinkPlan) -> Result<ChangeList, LakeError> {
-        let existing = self.store.tables.tables().await.map_err(internal)?;
-        if !existing.iter().any(|table| table.table == plan.table) {
-            return Ok(Vec::new());
-        }
         let log = plan.mode == SinkMode::Changelog;
         let op = log.then(|| Arc::new(Field::new(OP_COLUMN, DataType::Utf8, false)));
         let schema = Arc::new(Schema::new(plan.schema.fields().iter().cloned().chain(op).collect::<Vec<_>>()));
@@ -261,13 +270,19 @@ impl Driver {
     async fn cut(&mut self, all: bool) -> Result<(), LakeError> {
         let (time, positions) = self.clock.send(Cut).await.map_err(internal)?;
         self.wait_for(time).await?;
+        if self.outlets.iter().any(|outlet| !outlet.made) {
+            let existing = self.store.tables.tables().await.map_err(internal)?;
+            for outlet in &mut self.outlets {
+                outlet.made |= existing.iter().any(|table| table.table == outlet.plan.table);
+            }
+        }
         let mut changes = Vec::new();
         for index in 0..self.outlets.len() {
-            if self.outlets[index].compare {
+            if self.outlets[index].compare && self.outlets[index].made {
                 let rows = self.table_rows(&self.outlets[index].plan).await?;
                 self.outlets[index].carried.extend(rows);
-                self.outlets[index].compare = false;
             }
+            self.outlets[index].compare = false;
             let due = all || self.outlets[index].is_due(self.interval);
             let outlet = &mut self.outlets[index];
             {
@@ -283,7 +298,7 @@ impl Driver {
                 continue;
             }
             outlet.taken = Some(Instant::now());
-            if !outlet.carried.is_empty() {
+            if !outlet.carried.is_empty() || !outlet.made {
                 changes.push(TableChange {
                     table: outlet.plan.table.clone(),
                     relation: outlet.plan.relation,

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, UInt64Builder};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanBuilder, Float64Builder, Int64Builder};
 use arrow::compute::cast;
 use arrow::datatypes::*;
 use arrow::error::ArrowError;
@@ -18,6 +18,10 @@ use arrow::error::ArrowError;
 use crate::exact::{self, Double2, FLOAT_LANES, FLOAT_WORDS, SUM_WORDS};
 use crate::lanes::{Lanes, add_i64, add_i128, read_i128};
 use crate::plan::{Aggregate, AggregateFunction};
+
+mod finish;
+
+use finish::{finish_bits, finish_integer_avg, finish_integer_sum, finish_pairs};
 
 /// A place in the row of words, and what is added up there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -396,31 +400,6 @@ fn add_pair(words: &mut [u64], y: f64, x: f64, times: i64) {
     }
 }
 
-fn finish_pairs(function: AggregateFunction, words: &[u64]) -> Option<f64> {
-    let count = words[0] as i64;
-    if count == 0 || (count < 2 && function == AggregateFunction::CovarSamp) {
-        return None;
-    }
-    let sums = &words[1..1 + 5 * SUM_WORDS];
-    if exact::special(&words[1 + 5 * SUM_WORDS..]).is_some() {
-        return Some(f64::NAN);
-    }
-    let n = Double2::of(count as f64);
-    let sum = |index: usize| Double2::of_sum(&sums[index * SUM_WORDS..(index + 1) * SUM_WORDS]);
-    let scaled = |left: Double2, right: Double2, product: Double2| product.times(n).minus(left.times(right)).value();
-    let (x, y) = (sum(0), sum(1));
-    let xy = scaled(x, y, sum(4));
-    let n = count as f64;
-    match function {
-        AggregateFunction::CovarPop => Some(xy / n / n),
-        AggregateFunction::CovarSamp => Some(xy / n / (n - 1.0)),
-        _ => {
-            let (xx, yy) = (scaled(x, x, sum(2)), scaled(y, y, sum(3)));
-            (xx > 0.0 && yy > 0.0).then(|| (xy / (xx.sqrt() * yy.sqrt())).clamp(-1.0, 1.0))
-        }
-    }
-}
-
 /// Calls for every value that is not NULL.
 fn for_each_integer(array: &ArrayRef, mut f: impl FnMut(usize, i128)) -> Result<(), ArrowError> {
     macro_rules! each {
@@ -472,73 +451,4 @@ fn for_each_bits(array: &ArrayRef, f: impl FnMut(usize, i128)) -> Result<(), Arr
     let carrier = carrier(array.data_type())
         .ok_or_else(|| ArrowError::InvalidArgumentError(format!("values of {} do not fit into words", array.data_type())))?;
     for_each_integer(&reinterpret(array, &carrier)?, f)
-}
-
-fn finish_bits(output: &Output, groups: usize, value: &dyn Fn(usize) -> Option<i128>) -> Result<ArrayRef, ArrowError> {
-    macro_rules! collect {
-        ($type:ty) => {
-            Arc::new(
-                (0..groups)
-                    .map(|index| value(index).map(|bits| bits as <$type as ArrowPrimitiveType>::Native))
-                    .collect::<arrow::array::PrimitiveArray<$type>>(),
-            ) as ArrayRef
-        };
-    }
-    if output.data_type == DataType::Boolean {
-        return cast(&collect!(Int8Type), &DataType::Boolean);
-    }
-    let carrier = carrier(&output.data_type)
-        .ok_or_else(|| ArrowError::InvalidArgumentError(format!("values of {} do not fit into words", output.data_type)))?;
-    let array = match carrier {
-        DataType::Int8 => collect!(Int8Type),
-        DataType::Int16 => collect!(Int16Type),
-        DataType::Int32 => collect!(Int32Type),
-        DataType::Int64 => collect!(Int64Type),
-        _ => collect!(Decimal128Type),
-    };
-    reinterpret(&array, &output.data_type)
-}
-
-fn finish_integer_sum(output: &Output, groups: usize, value: &dyn Fn(usize) -> Option<i128>) -> Result<ArrayRef, ArrowError> {
-    let overflow = |sum: i128| ArrowError::ArithmeticOverflow(format!("the sum {sum} does not fit {}", output.data_type));
-    match &output.data_type {
-        DataType::Decimal128(precision, scale) => {
-            let mut builder = Decimal128Builder::with_capacity(groups).with_precision_and_scale(*precision, *scale)?;
-            (0..groups).for_each(|index| builder.append_option(value(index)));
-            Ok(Arc::new(builder.finish()))
-        }
-        DataType::UInt64 => {
-            let mut builder = UInt64Builder::with_capacity(groups);
-            for index in 0..groups {
-                builder.append_option(value(index).map(|sum| u64::try_from(sum).map_err(|_| overflow(sum))).transpose()?);
-            }
-            Ok(Arc::new(builder.finish()))
-        }
-        other => {
-            let mut builder = Int64Builder::with_capacity(groups);
-            for index in 0..groups {
-                builder.append_option(value(index).map(|sum| i64::try_from(sum).map_err(|_| overflow(sum))).transpose()?);
-            }
-            cast(&(Arc::new(builder.finish()) as ArrayRef), other)
-        }
-    }
-}
-
-fn finish_integer_avg(
-    output: &Output,
-    groups: usize,
-    argument_scale: i8,
-    value: &dyn Fn(usize) -> Option<(i128, i64)>,
-) -> Result<ArrayRef, ArrowError> {
-    if let DataType::Decimal128(precision, scale) = output.data_type {
-        let mut builder = Decimal128Builder::with_capacity(groups).with_precision_and_scale(precision, scale)?;
-        // DataFusion's rule for decimal averages: more digits first, then integer division
-        let factor = 10i128.pow(u32::from((scale - argument_scale).max(0) as u8));
-        (0..groups).for_each(|index| builder.append_option(value(index).map(|(sum, count)| sum * factor / i128::from(count))));
-        return Ok(Arc::new(builder.finish()));
-    }
-    let divisor = 10f64.powi(i32::from(argument_scale));
-    let mut builder = Float64Builder::with_capacity(groups);
-    (0..groups).for_each(|index| builder.append_option(value(index).map(|(sum, count)| sum as f64 / divisor / count as f64)));
-    cast(&(Arc::new(builder.finish()) as ArrayRef), &output.data_type)
 }

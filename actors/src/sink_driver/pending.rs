@@ -67,6 +67,7 @@ impl Driver {
         for outlet in &mut self.outlets {
             if pending.changes.iter().any(|change| change.table == outlet.plan.table) {
                 outlet.carried.clear();
+                outlet.made = true;
             }
         }
         let status = EpochStatus { epoch: pending.epoch.number, as_of: pending.epoch.timestamp, ..status };

@@ -156,6 +156,22 @@ impl Bench {
 const NEVER: Duration = Duration::from_secs(3600);
 
 #[actix::test]
+async fn a_view_without_rows_has_a_table() {
+    let sql = "
+        CREATE TABLE shop.items (id BIGINT PRIMARY KEY, price BIGINT NOT NULL);
+        CREATE MATERIALIZED VIEW shop.dear AS SELECT id, price FROM shop.items WHERE price > 1000;
+        CREATE SINK shop.dear_sink FROM shop.dear WITH (connector = 'iceberg', table = 'shop.dear');";
+    let bench = bench(sql, NEVER, &[]).await;
+    bench.insert(1).await;
+    assert_eq!(bench.commit().await.unwrap(), Some(1));
+    assert!(bench.rows("shop.dear").await.is_empty());
+    assert_eq!(bench.commit().await.unwrap(), None, "it is made once");
+    bench.insert(200).await;
+    assert_eq!(bench.commit().await.unwrap(), Some(2));
+    assert_eq!(bench.rows("shop.dear").await, [[200, 2000]]);
+}
+
+#[actix::test]
 async fn an_epoch_whose_answer_got_lost_is_found_and_the_next_one_follows() {
     let mut bench = bench(SQL, NEVER, &[Fault::AnswerLost, Fault::DiskFull]).await;
     bench.insert(1).await;
