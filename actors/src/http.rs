@@ -168,6 +168,8 @@ pub async fn serve_with(service: Arc<dyn LakeService>, options: HttpOptions) -> 
     let workers = options.workers;
     let shared = Shared { service, options: Arc::new(options.clone()), runtime: Handle::current(), stopping: stop_signal };
     let server = HttpServer::new(move || App::new().app_data(web::Data::new(shared.clone())).configure(routes))
+        // an answer is written in several pieces: without this the last one waits for the client to acknowledge the first, up to 40 ms
+        .tcp_nodelay(true)
         .workers(workers)
         .shutdown_timeout(5)
         .disable_signals()

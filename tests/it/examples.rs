@@ -86,7 +86,8 @@ fn the_flagship_lake_answers_at_once_commits_and_is_right() {
     let epochs = lake.epochs();
     assert!(epochs.last().unwrap().0 > before, "stopping commits a last epoch");
     for (table, rows) in lake.tables() {
-        assert!(!rows.is_empty(), "the table {table} is empty");
+        // of some sources the generator breaks no message
+        assert!(!rows.is_empty() || table.ends_with("$errors"), "the table {table} is empty");
     }
     assert_eq!(verified(&lake).len(), names.len());
 }
