@@ -154,7 +154,10 @@ pub fn subscribe(
             return Err(connection::refusal(503, event.data.as_bytes()));
         }
         if format == OutputFormat::Table {
-            changes.print(&event.data, out).map_err(|reason| broken(&connection, &reason))?;
+            changes.print(&event.data, out).map_err(|error| match error.kind() {
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => broken(&connection, &error),
+                _ => ClientError::output(error),
+            })?;
         } else {
             writeln!(out, "{}", event.data).map_err(ClientError::output)?;
         }
@@ -220,7 +223,10 @@ fn write_reply(
             if schema.fields().is_empty() {
                 return writeln!(out, "{tag}").map_err(ClientError::output);
             }
-            table::print(&schema, &batches, out).map_err(|error| broken(connection, &error))
+            table::print(&schema, &batches, out).map_err(|error| match error {
+                arrow::error::ArrowError::IoError(_, source) => ClientError::output(source),
+                other => broken(connection, &other),
+            })
         }
         OutputFormat::Parquet => {
             let reader = StreamReader::try_new(reply.body(), None).map_err(|error| broken(connection, &error))?;

@@ -22,6 +22,9 @@ fn number(row: &[u8], from: usize) -> u128 {
     }
 }
 
+/// How the rows of one key are ordered.
+pub type Within<'a> = &'a dyn Fn(&Entry, &Entry) -> Ordering;
+
 /// Rows of several lists in the order of their keys.
 #[derive(Debug)]
 pub struct KeyOrder {
@@ -64,7 +67,7 @@ impl KeyOrder {
     pub fn for_each_key<'k>(
         mut self,
         key: impl Fn(u32, u32) -> &'k [u8],
-        within: Option<&dyn Fn(&Entry, &Entry) -> Ordering>,
+        within: Option<Within<'_>>,
         mut f: impl FnMut(&'k [u8], &[Entry]),
     ) {
         let mut at = 0;

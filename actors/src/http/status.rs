@@ -54,5 +54,5 @@ pub(super) async fn epochs(request: HttpRequest, shared: web::Data<Shared>) -> H
     };
     let epochs = shared.service.epochs(query.limit.unwrap_or(100).min(10_000));
     let as_of = epochs.first().map(|epoch| epoch.as_of);
-    success(StatusCode::OK, &format!("{} epochs", epochs.len()), epochs, as_of)
+    success(StatusCode::OK, &format!("{} epoch{}", epochs.len(), if epochs.len() == 1 { "" } else { "s" }), epochs, as_of)
 }

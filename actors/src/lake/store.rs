@@ -92,7 +92,7 @@ impl Store {
         options.catalog.clone_from(&config.storage.catalog);
         options.warehouse.clone_from(&config.storage.warehouse);
         options.keep = config.epochs.keep;
-        options.writer = format!("livelake process {}", std::process::id());
+        options.writer = "livelake".to_owned();
         let tables = Tables::open(&options).await.map_err(internal)?;
         let newest = tables.newest().await.map_err(internal)?;
         Ok(Store { tables, newest })

@@ -16,7 +16,7 @@ use timely::progress::frontier::AntichainRef;
 use crate::batch::{RowBatch, RowBatchBuilder, RowSpine};
 use crate::chunk::{Chunk, Updates, common_width};
 use crate::lanes::Lanes;
-use crate::order::{Entry, KeyOrder};
+use crate::order::{Entry, KeyOrder, Within};
 use crate::protocol::Timestamp;
 use crate::rows::Rows;
 
@@ -86,7 +86,7 @@ pub fn seal(chunks: &[Chunk], lanes: &Lanes) -> Option<RowBatch> {
     let mut sum = vec![0u64; lanes.stride()];
     let by_val = |left: &Entry, right: &Entry| val(left).cmp(val(right)).then_with(|| chunk(left).time.cmp(&chunk(right).time));
     let alike = chunks.windows(2).all(|pair| pair[0].time == pair[1].time) && chunks.iter().all(Chunk::has_no_vals);
-    let within: Option<&dyn Fn(&Entry, &Entry) -> std::cmp::Ordering> = if alike { None } else { Some(&by_val) };
+    let within: Option<Within<'_>> = if alike { None } else { Some(&by_val) };
     order.for_each_key(key, within, |key, mut rows| {
         let (mut has_key, mut open_val) = (false, None);
         while let Some(first) = rows.first() {
