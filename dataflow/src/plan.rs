@@ -23,7 +23,7 @@ impl std::fmt::Display for RelationId {
 }
 
 /// An operator and its inputs. Every node knows the schema of its output: see [`Plan::schema`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Plan {
     /// All rows of a relation that was created in the engine earlier, with all its columns in their order.
     Get {

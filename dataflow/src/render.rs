@@ -59,6 +59,8 @@ pub struct Renderer<'a, 'scope> {
     pub errors: ErrorLog,
     /// The closed ticks.
     pub ticks: Ticks,
+    /// What was rendered already: a part that a plan has twice, as the one that an outer join is made of does, is built once.
+    pub rendered: Vec<(Plan, DeltaStream<'scope>)>,
 }
 
 impl<'scope> Renderer<'_, 'scope> {
@@ -67,6 +69,15 @@ impl<'scope> Renderer<'_, 'scope> {
     /// # Errors
     /// In words: an aggregate or type that the engine does not have, or a relation that it does not know.
     pub fn render(&mut self, plan: &Plan) -> Result<DeltaStream<'scope>, String> {
+        if let Some((_, stream)) = self.rendered.iter().find(|(known, _)| known == plan) {
+            return Ok(stream.clone());
+        }
+        let stream = self.build(plan)?;
+        self.rendered.push((plan.clone(), stream.clone()));
+        Ok(stream)
+    }
+
+    fn build(&mut self, plan: &Plan) -> Result<DeltaStream<'scope>, String> {
         match plan {
             Plan::Get { relation, .. } => self.get(*relation),
             Plan::Constant { rows } => Ok(self.constant(rows.clone())),

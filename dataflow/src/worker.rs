@@ -167,7 +167,8 @@ impl<'w> WorkerLoop<'w> {
         let dataflow = self.worker.next_dataflow_index();
         let (relations, ticks, clock) = (&mut self.relations, self.ticks.clone(), self.clock);
         let (rendered, inputs) = self.worker.dataflow_named(&spec.name, |scope| {
-            let mut renderer = Renderer { scope, relations, inputs: Vec::new(), as_of, errors: errors.clone(), ticks };
+            let mut renderer =
+                Renderer { scope, relations, inputs: Vec::new(), as_of, errors: errors.clone(), ticks, rendered: Vec::new() };
             let rendered = renderer.render(&spec.plan).map(|stream| {
                 arrange(distribute(stream, codecs.0, codecs.1, false, errors.clone()), Lanes::multiplicity(), &spec.name).trace
             });

@@ -41,7 +41,7 @@ pub async fn answer_text(frame: DataFrame) -> Result<String> {
 /// A dataflow plan, one operator a line, inputs indented below.
 pub fn dataflow_text(plan: &Plan, catalog: &Catalog) -> String {
     let mut text = String::new();
-    write_node(plan, catalog, 0, &mut text);
+    write_node(plan, catalog, 0, &mut Vec::new(), &mut text);
     text
 }
 
@@ -49,13 +49,19 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
-fn write_node(plan: &Plan, catalog: &Catalog, depth: usize, text: &mut String) {
+fn write_node<'p>(plan: &'p Plan, catalog: &Catalog, depth: usize, seen: &mut Vec<&'p Plan>, text: &mut String) {
     let indent = "  ".repeat(depth);
+    // the engine builds equal parts once
+    if !plan.children().is_empty() && seen.contains(&plan) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{indent}{}  (the one above)", operator(plan, catalog));
+        return;
+    }
+    seen.push(plan);
     let kept = state_of(plan).map(|kept| format!("  → {kept}")).unwrap_or_default();
-    // Writing to a string cannot fail.
     let _ = writeln!(text, "{indent}{}{kept}", operator(plan, catalog));
     for child in plan.children() {
-        write_node(child, catalog, depth + 1, text);
+        write_node(child, catalog, depth + 1, seen, text);
     }
 }
 

@@ -5,6 +5,7 @@
 //! order (a schema without columns is a row of one constant, so that counting works on batches with a column).
 
 mod aggregate;
+mod grouping;
 mod join;
 mod key;
 mod map;

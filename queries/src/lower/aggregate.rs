@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::AggregateFunction as AggregateCall;
+use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Aggregate as LogicalAggregate, Expr, ExprSchemable, lit, when};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Literal;
 use livelake_dataflow::plan::{Aggregate, AggregateFunction, Plan};
 
-use super::{Lowering, Rows, engine_schema, map, unsupported, window_end};
+use super::{Lowering, Rows, engine_schema, grouping, map, unsupported, window_end};
 
 /// Columns under construction: an expression that is needed twice is one column.
 #[derive(Default)]
@@ -34,22 +37,26 @@ impl Lowering<'_> {
         let rows = self.node(&aggregate.input)?;
         let mut columns = ColumnSet::default();
         let mut keys = Vec::with_capacity(aggregate.group_expr.len());
-        for expr in &aggregate.group_expr {
-            if matches!(expr, Expr::GroupingSet(_)) {
-                return Err(unsupported("GROUPING SETS, ROLLUP and CUBE", Some("write a UNION ALL of queries")));
-            }
+        for expr in grouping_set_to_exprlist(&aggregate.group_expr)? {
             keys.push(columns.add(self.physical(expr, &rows.schema)?));
         }
+        let sets = grouping::sets(&aggregate.group_expr)?;
         let schema = engine_schema(&aggregate.schema);
+        // the number of the grouping set stands between the keys and the aggregates
+        let first = keys.len() + usize::from(sets.is_some());
         let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
         for (index, expr) in aggregate.aggr_expr.iter().enumerate() {
-            let data_type = schema.field(keys.len() + index).data_type().clone();
+            let data_type = schema.field(first + index).data_type().clone();
             aggregates.push(self.aggregate_call(expr, &rows, &mut columns, data_type)?);
         }
+        let everything = sets.is_some().then(|| columns.add(Arc::new(Literal::new(ScalarValue::Boolean(Some(true))))));
         let names: Vec<String> = (0..columns.expressions.len()).map(|index| format!("column_{index}")).collect();
         let names = named_like(&columns.expressions, &names);
-        let input = Box::new(map::map(rows.plan, Vec::new(), columns.expressions, &names)?);
-        let plan = window_end::without_ends(Plan::Reduce { input, keys, aggregates, schema })?;
+        let input = map::map(rows.plan, Vec::new(), columns.expressions, &names)?;
+        let plan = match sets.zip(everything) {
+            None => window_end::without_ends(Plan::Reduce { input: Box::new(input), keys, aggregates, schema })?,
+            Some((sets, everything)) => grouping::union(&input, &keys, everything, &sets, &aggregates, &schema)?,
+        };
         Ok(Rows { plan, schema: Arc::clone(&aggregate.schema) })
     }
 

@@ -126,6 +126,8 @@ golden! {
         avg(distance) AS distance, min(at) AS first, max(at) AS last, stddev(distance) AS deviation, var_pop(distance) AS variance, \
         bool_or(fare > 100) AS dear, sum(fare) FILTER (WHERE vendor = 1) AS revenue_1, count(*) FILTER (WHERE vendor = 1) AS n_1, \
         sum(DISTINCT fare) AS fares FROM trips GROUP BY zone",
+    rollup: "SELECT zone, vendor, grouping(zone, vendor) AS level, count(*) AS n, sum(fare) AS revenue FROM trips GROUP BY ROLLUP (zone, vendor)",
+    grouping_sets: "SELECT zone, vendor, count(DISTINCT flag) AS flags FROM trips GROUP BY GROUPING SETS ((zone), (vendor), ()) HAVING count(*) > 1",
     aggregate_of_everything: "SELECT count(*) AS n FROM trips",
     having_and_expressions: "SELECT date_trunc('day', at) AS day, sum(fare) / count(*) AS mean FROM trips \
         GROUP BY date_trunc('day', at) HAVING count(*) > 10",
@@ -213,7 +215,7 @@ fn constructs_that_cannot_be_maintained_are_named() {
         "SELECT id FROM trips WHERE at > now() - INTERVAL '1 hour' OR zone = 1",
         "SELECT id FROM trips WHERE at > now() - INTERVAL '1 month'",
         "SELECT median(fare) AS m FROM trips",
-        "SELECT zone, count(*) AS n FROM trips GROUP BY ROLLUP (zone)",
+        "SELECT count(*) AS n FROM trips GROUP BY CUBE (id, zone, vendor, fare, distance, at, day, flag, id + 1, zone + 1, vendor + 1)",
         "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n FROM r",
         "SELECT id FROM trips WHERE vendor NOT IN (SELECT level FROM log)",
         "SELECT id FROM trips t WHERE EXISTS (SELECT 1 FROM zones z WHERE z.zone = t.zone) OR fare > 3",
