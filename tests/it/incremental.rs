@@ -28,7 +28,7 @@ CREATE SOURCE trips (id INTEGER PRIMARY KEY, zone INTEGER, vendor TEXT, miles DO
 CREATE SOURCE zones (zone INTEGER PRIMARY KEY, name TEXT, weight BIGINT) WITH (connector = 'files', path = 'x.csv');
 CREATE SOURCE notes (zone INTEGER, note TEXT) WITH (connector = 'files', path = 'x.csv');";
 
-const VIEWS: [&str; 35] = [
+const VIEWS: [&str; 38] = [
     "SELECT id, miles * 2 AS twice, upper(vendor) AS vendor FROM trips WHERE zone > 1 AND miles >= 0.5",
     "SELECT zone, count(*) AS n, count(vendor) AS v, sum(fare) AS s, avg(miles) AS a FROM trips GROUP BY zone",
     // DataFusion's grouped MIN keeps a NaN that comes first; here NaN is the greatest, as in PostgreSQL, so it is left out
@@ -65,6 +65,9 @@ const VIEWS: [&str; 35] = [
     "SELECT z.name, t.vendor, count(*) AS n, min(t.fare) AS least FROM trips t JOIN zones z ON z.zone = t.zone GROUP BY GROUPING SETS ((z.name, t.vendor), (t.vendor), ())",
     "SELECT t.id, z.name, n.note FROM trips t LEFT JOIN zones z ON z.zone = t.zone LEFT JOIN notes n ON n.zone = z.zone",
     "SELECT t.id, z.name, n.note FROM trips t FULL JOIN zones z ON z.zone = t.zone FULL JOIN notes n ON n.zone = z.zone",
+    "SELECT id, fare FROM trips t WHERE EXISTS (SELECT 1 FROM notes n WHERE n.zone = t.zone) OR fare > 5",
+    "SELECT id FROM trips t WHERE zone IN (SELECT zone FROM zones) OR zone IN (SELECT zone FROM notes) AND vendor = 'a'",
+    "SELECT zone, name FROM zones z WHERE NOT EXISTS (SELECT 1 FROM trips t WHERE t.id = z.zone) OR weight > 4",
 ];
 
 /// A change of trips: id, zone, vendor, miles, cents, minute; and whether it deletes.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::common::{Column, DFSchemaRef, JoinType, NullEquality, ScalarValue};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::utils::{split_conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan};
+use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
 use livelake_dataflow::plan::Plan;
@@ -57,9 +57,8 @@ impl Lowering<'_> {
                 let left = self.padded(&sides, schema, false)?;
                 self.union(vec![inner, left, self.padded(&sides.swapped(), schema, true)?], schema)
             }
-            JoinType::LeftMark | JoinType::RightMark => {
-                Err(unsupported("EXISTS or IN under OR", Some("write it as a UNION of two queries, or as a join")))
-            }
+            JoinType::LeftMark => self.mark(&sides, join),
+            JoinType::RightMark => self.mark(&sides.swapped(), join),
         }
     }
 
@@ -105,6 +104,31 @@ impl Lowering<'_> {
     fn anti(&self, sides: &Sides<'_>, schema: &DFSchemaRef) -> Result<Rows> {
         let matched = self.semi(sides, schema)?.plan;
         self.union(vec![sides.left.plan.clone(), Plan::Negate { input: Box::new(matched) }], schema)
+    }
+
+    /// The left rows with one more column that says whether they have a partner: EXISTS or IN within a condition.
+    ///
+    /// The plan does not tell the two apart, and `x IN (subquery)` is NULL instead of false where a NULL is in play: so there must be none,
+    /// or the column must stand where NULL and false are the same.
+    fn mark(&self, sides: &Sides<'_>, join: &Join) -> Result<Rows> {
+        let width = sides.left.schema.fields().len();
+        let mark = Column::from(join.schema.qualified_field(width));
+        if !self.harmless_marks.borrow().contains(&mark) {
+            for (left, right) in &sides.on {
+                if left.nullable(&sides.left.schema)? || right.nullable(&sides.right.schema)? {
+                    let hint = "write it as a UNION of two queries, or make both columns NOT NULL";
+                    return Err(unsupported("a negated EXISTS or IN under OR over columns that may be NULL", Some(hint)));
+                }
+            }
+        }
+        let names = map::names(&join.schema);
+        let marked = |rows: Plan, truth: bool| {
+            let mut projection = map::columns(&rows, 0..width);
+            projection.push(Arc::new(Literal::new(ScalarValue::Boolean(Some(truth)))));
+            map::map(rows, Vec::new(), projection, &names)
+        };
+        let (with, without) = (self.semi(sides, &sides.left.schema)?.plan, self.anti(sides, &sides.left.schema)?.plan);
+        self.union(vec![marked(with, true)?, marked(without, false)?], &join.schema)
     }
 
     /// The left rows without partner, with NULLs for the right's columns; `swapped` puts the NULLs first.
@@ -233,4 +257,22 @@ fn has_one_row(plan: &LogicalPlan) -> bool {
         LogicalPlan::SubqueryAlias(alias) => has_one_row(&alias.input),
         _ => false,
     }
+}
+
+/// The columns that conditions joined by AND use as conditions themselves, alone or in AND and OR, and in no other way: there NULL keeps a
+/// row out just as false does.
+pub(super) fn plain_conditions(conjuncts: &[Expr]) -> Vec<Column> {
+    let (mut plain, mut otherwise) = (Vec::new(), Vec::new());
+    let mut open: Vec<&Expr> = conjuncts.iter().collect();
+    while let Some(expr) = open.pop() {
+        match expr {
+            Expr::Column(column) => plain.push(column.clone()),
+            Expr::BinaryExpr(binary) if matches!(binary.op, Operator::And | Operator::Or) => {
+                open.extend([binary.left.as_ref(), binary.right.as_ref()]);
+            }
+            other => otherwise.extend(other.column_refs().into_iter().cloned()),
+        }
+    }
+    plain.retain(|column| !otherwise.contains(column));
+    plain
 }

@@ -146,6 +146,7 @@ golden! {
     full_join: "SELECT t.id, z.zone FROM trips t FULL JOIN zones z ON z.zone = t.zone",
     semi_join: "SELECT id FROM trips WHERE zone IN (SELECT zone FROM zones WHERE borough = 'Queens')",
     anti_join: "SELECT id FROM trips t WHERE NOT EXISTS (SELECT 1 FROM zones z WHERE z.zone = t.zone)",
+    exists_or: "SELECT id FROM trips t WHERE EXISTS (SELECT 1 FROM zones z WHERE z.zone = t.zone) OR fare > 3",
     not_in: "SELECT id FROM trips WHERE zone NOT IN (SELECT zone FROM zones)",
     scalar_subquery: "SELECT zone, count(*) AS n, 100.0 * count(*) / (SELECT count(*) FROM trips) AS share FROM trips GROUP BY zone",
     correlated_subquery: "SELECT z.zone, (SELECT max(t.fare) FROM trips t WHERE t.zone = z.zone) AS dearest FROM zones z",
@@ -218,7 +219,7 @@ fn constructs_that_cannot_be_maintained_are_named() {
         "SELECT count(*) AS n FROM trips GROUP BY CUBE (id, zone, vendor, fare, distance, at, day, flag, id + 1, zone + 1, vendor + 1)",
         "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT n FROM r",
         "SELECT id FROM trips WHERE vendor NOT IN (SELECT level FROM log)",
-        "SELECT id FROM trips t WHERE EXISTS (SELECT 1 FROM zones z WHERE z.zone = t.zone) OR fare > 3",
+        "SELECT id FROM trips t WHERE NOT EXISTS (SELECT 1 FROM log l WHERE l.message = t.flag) OR fare > 3",
         "SELECT first_value(fare ORDER BY at) AS f FROM trips",
     ];
     let all: Vec<String> =

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 };
 use livelake_dataflow::plan::{OrderBy, Plan};
 
-use super::{Lowering, Rows, map, unsupported};
+use super::{Lowering, Rows, join, map, unsupported};
 
 /// Groups and their order, over the columns of a map.
 struct Ranking {
@@ -80,6 +80,7 @@ impl Lowering<'_> {
                 self.project(rows, &projection.expr, &projection.schema)
             }
             input => {
+                self.harmless_marks.borrow_mut().extend(join::plain_conditions(&conjuncts));
                 let rows = self.node(input)?;
                 self.filter(rows, conjuncts)
             }
