@@ -112,13 +112,13 @@ pub fn owner_of_hash(hash: u64, peers: usize) -> u64 {
 
 /// For each worker the positions that it owns of `count`.
 pub fn deal(count: usize, peers: usize, owner: impl Fn(usize) -> u64) -> Vec<Picks> {
-    if peers == 1 {
-        return vec![Picks::All(count)];
-    }
+    if peers == 1 { vec![Picks::All(count)] } else { deal_some(0..count, count, peers, owner) }
+}
+
+/// For each worker the positions that it owns among `rows`, which are about `count`.
+pub fn deal_some(rows: impl Iterator<Item = usize>, count: usize, peers: usize, owner: impl Fn(usize) -> u64) -> Vec<Picks> {
     let mut picks: Vec<Vec<u32>> = (0..peers).map(|_| Vec::with_capacity(count / peers + count / 8)).collect();
-    for row in 0..count {
-        picks[owner(row) as usize].push(row as u32);
-    }
+    rows.for_each(|row| picks[owner(row) as usize].push(row as u32));
     picks.into_iter().map(Picks::Some).collect()
 }
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Reading order: [`plan`] (what can be run) and [`protocol`] (what is promised), then [`rows`], [`lanes`], [`diffs`], [`times`] and [`batch`] (how data
-//! lies in memory), [`operators`] (one family a file), [`render`] (from plan to operators), [`worker`] and [`handle`] (threads).
+//! lies in memory), [`chunk`] and [`order`] (how it gets there), [`operators`] (one family a file), [`render`] (from plan to operators), [`worker`] and [`handle`] (threads).
 //!
 //! Data moves as Arrow batches ([`delta`]) up to a stateful operator, where rows become byte strings whose order and equality
 //! are SQL's; arrangements are differential spines over flat batches of them.

@@ -14,7 +14,7 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::aggregate::Aggregates;
-use crate::chunk::{Chunk, Picks, Updates, owner_of_hash};
+use crate::chunk::{Chunk, Updates, deal, deal_some, owner_of_hash};
 use crate::delta::{Delta, DeltaStream};
 use crate::diffs::Diffs;
 use crate::errors::{ErrorLog, isolate};
@@ -66,14 +66,10 @@ impl GroupTable {
         drop(table);
         let zero = |group: usize| words[group * stride..(group + 1) * stride].iter().all(|word| *word == 0);
         let count = hashes.len();
-        let picks = if peers == 1 && !(0..count).any(zero) {
-            vec![Picks::All(count)]
+        let picks = if (0..count).any(zero) {
+            deal_some((0..count).filter(|group| !zero(*group)), count, peers, |group| owner_of_hash(hashes[group], peers))
         } else {
-            let mut picks: Vec<Vec<u32>> = (0..peers).map(|_| Vec::with_capacity(count / peers + count / 8)).collect();
-            for group in (0..count).filter(|group| !zero(*group)) {
-                picks[owner_of_hash(hashes[group], peers) as usize].push(group as u32);
-            }
-            picks.into_iter().map(Picks::Some).collect()
+            deal(count, peers, |group| owner_of_hash(hashes[group], peers))
         };
         let vals = Rows::empty_rows(count);
         Chunk::of_workers(time, Updates { keys, vals, diffs: Diffs::Words(words), stride, diffs_at }, picks)
