@@ -22,7 +22,7 @@ const CUBE_KEYS_MAX: usize = 10;
 /// The keys of each set, as positions among all keys; nothing if this is a plain GROUP BY.
 ///
 /// # Errors
-/// A CUBE of too many keys.
+/// A CUBE of too many keys; a set that is there twice.
 pub(super) fn sets(group: &[Expr]) -> Result<Option<Vec<Vec<usize>>>> {
     let [Expr::GroupingSet(sets)] = group else { return Ok(None) };
     let keys = grouping_set_to_exprlist(group)?;
@@ -32,7 +32,7 @@ pub(super) fn sets(group: &[Expr]) -> Result<Option<Vec<Vec<usize>>>> {
         positions.dedup();
         positions
     };
-    Ok(Some(match sets {
+    let sets: Vec<Vec<usize>> = match sets {
         GroupingSet::GroupingSets(sets) => sets.iter().map(|set| positions(set)).collect(),
         GroupingSet::Rollup(keys) => (0..=keys.len()).rev().map(|count| positions(&keys[..count])).collect(),
         GroupingSet::Cube(keys) if keys.len() > CUBE_KEYS_MAX => {
@@ -47,7 +47,12 @@ pub(super) fn sets(group: &[Expr]) -> Result<Option<Vec<Vec<usize>>>> {
                 positions(&set)
             })
             .collect(),
-    }))
+    };
+    // DataFusion's own answer adds the rows of both up, so there would be nothing to compare the view with
+    if (1..sets.len()).any(|at| sets[..at].contains(&sets[at])) {
+        return Err(unsupported("a grouping set that is there twice", Some("name it once")));
+    }
+    Ok(Some(sets))
 }
 
 /// The groups of all sets. `keys` are the input's columns that are grouped by, `everything` one that is the same in all rows, for the

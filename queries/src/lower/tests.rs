@@ -228,6 +228,14 @@ fn constructs_that_cannot_be_maintained_are_named() {
 }
 
 #[test]
+fn a_grouping_set_that_is_there_twice_is_refused() {
+    for sets in ["GROUPING SETS ((zone), (zone))", "ROLLUP (zone, zone)", "zone, CUBE (zone)"] {
+        let said = refused(&format!("SELECT zone, count(*) AS n FROM trips GROUP BY {sets}"));
+        assert!(said.contains("a grouping set that is there twice cannot be maintained"), "{sets}: {said}");
+    }
+}
+
+#[test]
 fn mistakes_have_a_place_and_a_hint() {
     let queries = [
         "SELECT zone,\n  fares FROM trips",
