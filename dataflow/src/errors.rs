@@ -62,7 +62,7 @@ pub fn isolate<T>(
 }
 
 /// The innermost message, without the chain's prefixes.
-fn reason(error: &DataFusionError) -> String {
+pub fn reason(error: &DataFusionError) -> String {
     match error.find_root() {
         DataFusionError::ArrowError(inner, _) => inner.to_string(),
         other => other.to_string(),

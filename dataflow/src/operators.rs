@@ -4,6 +4,8 @@ pub mod arrange;
 pub mod backlog;
 pub mod combine;
 pub mod distribute;
+pub mod each_group;
+pub mod group;
 pub mod join;
 pub mod map;
 pub mod reduce;

@@ -12,6 +12,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion_physical_expr::PhysicalExpr;
 
+use crate::function::GroupFunction;
+
 /// Names a relation (source, table or view) in the engine. Chosen by the caller, never used again after a drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct RelationId(pub u64);
@@ -134,6 +136,21 @@ pub enum Plan {
         /// The input's columns, and the number where asked for.
         schema: SchemaRef,
     },
+    /// What a function gives for each group's rows as a whole: window functions, and aggregates of values that no sum can hold.
+    EachGroup {
+        /// Where the rows come from.
+        input: Box<Plan>,
+        /// Columns that make the groups.
+        partition: Vec<usize>,
+        /// The order in which the function sees a group's rows; ties are broken by the whole row.
+        order: Vec<OrderBy>,
+        /// What is computed.
+        function: Arc<dyn GroupFunction>,
+        /// Whether there is a result over no rows, too. Only without partition columns.
+        always: bool,
+        /// The columns of what the function gives.
+        schema: SchemaRef,
+    },
 }
 
 /// One ordering column of a [`Plan::TopK`].
@@ -203,7 +220,8 @@ impl Plan {
             | Plan::Window { schema, .. }
             | Plan::Join { schema, .. }
             | Plan::Reduce { schema, .. }
-            | Plan::TopK { schema, .. } => Arc::clone(schema),
+            | Plan::TopK { schema, .. }
+            | Plan::EachGroup { schema, .. } => Arc::clone(schema),
             Plan::Constant { rows } => rows.schema(),
             Plan::TemporalFilter { input, .. } | Plan::Distinct { input } | Plan::Negate { input } => input.schema(),
             Plan::Union { inputs } => inputs[0].schema(),
@@ -220,7 +238,8 @@ impl Plan {
             | Plan::Reduce { input, .. }
             | Plan::Distinct { input }
             | Plan::Negate { input }
-            | Plan::TopK { input, .. } => vec![input],
+            | Plan::TopK { input, .. }
+            | Plan::EachGroup { input, .. } => vec![input],
             Plan::Join { left, right, .. } => vec![left, right],
             Plan::Union { inputs } => inputs.iter().collect(),
         }

@@ -24,11 +24,13 @@ use timely::dataflow::operators::{Concat, Concatenate};
 use crate::aggregate::{Aggregates, Branch};
 use crate::delta::{Delta, DeltaStream};
 use crate::errors::ErrorLog;
+use crate::function::GroupFunction;
 use crate::lanes::Lanes;
 use crate::layout::Layout;
 use crate::operators::arrange::{ArrangedRows, arrange};
 use crate::operators::combine::{Contribution, combine};
 use crate::operators::distribute::distribute;
+use crate::operators::each_group::{EachGroupOutput, each_group};
 use crate::operators::join::{JoinOutput, Part, Side, join};
 use crate::operators::map::{MapStage, map};
 use crate::operators::reduce::{ReduceOutput, reduce};
@@ -110,6 +112,11 @@ impl<'scope> Renderer<'_, 'scope> {
                 let input_schema = input.schema();
                 let stream = self.render(input)?;
                 self.top_k(stream, &input_schema, partition, order, (*offset, *limit, *row_number), schema)
+            }
+            Plan::EachGroup { input, partition, order, function, always, schema } => {
+                let input_schema = input.schema();
+                let stream = self.render(input)?;
+                self.each_group(stream, &input_schema, (partition, order), Arc::clone(function), *always, schema)
             }
         }
     }
@@ -335,6 +342,38 @@ impl<'scope> Renderer<'_, 'scope> {
         (offset, limit, row_number): (u64, Option<u64>, bool),
         schema: &SchemaRef,
     ) -> Result<DeltaStream<'scope>, String> {
+        let (arranged, sorted) = self.sorted_groups(stream, input, partition, order, "ArrangeForTopK")?;
+        let SortedGroups { keys, vals, parts } = sorted;
+        let result = TopKOutput { offset, limit, row_number, keys, vals, parts, schema: Arc::clone(schema) };
+        Ok(top_k(arranged, result, self.as_of, self.errors.clone(), "TopK"))
+    }
+
+    fn each_group(
+        &mut self,
+        stream: DeltaStream<'scope>,
+        input: &SchemaRef,
+        (partition, order): (&[usize], &[OrderBy]),
+        function: Arc<dyn GroupFunction>,
+        always: bool,
+        schema: &SchemaRef,
+    ) -> Result<DeltaStream<'scope>, String> {
+        let (arranged, sorted) = self.sorted_groups(stream, input, partition, order, "ArrangeForEachGroup")?;
+        let SortedGroups { keys, vals, parts } = sorted;
+        let rows = RowCodec::new(schema, &first(schema.fields().len())).map_err(|error| error.to_string())?;
+        let always_from = (always && partition.is_empty()).then_some(self.as_of);
+        let result = EachGroupOutput { function, keys, vals, parts, input: Arc::clone(input), rows, always_from };
+        Ok(each_group(arranged, result, self.as_of, self.errors.clone(), "EachGroup"))
+    }
+
+    /// Arranges rows by group, so that within a group bytes compare as the order asks, and the whole row breaks ties.
+    fn sorted_groups(
+        &mut self,
+        stream: DeltaStream<'scope>,
+        input: &SchemaRef,
+        partition: &[usize],
+        order: &[OrderBy],
+        name: &str,
+    ) -> Result<(ArrangedRows<'scope>, SortedGroups), String> {
         let words = |error: arrow::error::ArrowError| error.to_string();
         let mut columns = Vec::new();
         let mut fields = Vec::new();
@@ -348,17 +387,25 @@ impl<'scope> Renderer<'_, 'scope> {
         }
         let keys = || RowCodec::new(input, partition).map_err(words);
         let vals = || RowCodec::with_fields(input, &columns, fields.clone()).map_err(words);
-        let arranged =
-            arrange(distribute(stream, keys()?, vals()?, false, self.errors.clone()), Lanes::multiplicity(), "ArrangeForTopK");
+        let chunks = distribute(stream, keys()?, vals()?, false, self.errors.clone());
         let parts = (0..input.fields().len())
             .map(|column| match partition.iter().position(|key| *key == column) {
                 Some(at) => (true, at),
                 None => (false, columns.iter().position(|known| *known == column).unwrap_or(0)),
             })
             .collect();
-        let result = TopKOutput { offset, limit, row_number, keys: keys()?, vals: vals()?, parts, schema: Arc::clone(schema) };
-        Ok(top_k(arranged, result, self.as_of, self.errors.clone(), "TopK"))
+        Ok((arrange(chunks, Lanes::multiplicity(), name), SortedGroups { keys: keys()?, vals: vals()?, parts }))
     }
+}
+
+/// How to read an arrangement by group, ordered within.
+struct SortedGroups {
+    /// Decodes the partition columns.
+    keys: RowCodec,
+    /// Decodes the values: ordering columns first, then the others.
+    vals: RowCodec,
+    /// For each column: (in the key?, its position there).
+    parts: Vec<(bool, usize)>,
 }
 
 /// One side of a join: which columns are the key, which the value.

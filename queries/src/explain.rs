@@ -116,6 +116,12 @@ fn operator(plan: &Plan, catalog: &Catalog) -> String {
             }
             line
         }
+        Plan::EachGroup { input, partition, order, function, .. } => {
+            let input = input.schema();
+            let partition: Vec<String> = partition.iter().map(|index| column(&input, *index)).collect();
+            let order: Vec<String> = order.iter().map(|by| order_by(by, &input)).collect();
+            format!("EachGroup of [{}] by [{}]: {}", partition.join(", "), order.join(", "), function.name())
+        }
     }
 }
 
@@ -137,7 +143,7 @@ fn state_of(plan: &Plan) -> Option<String> {
             Some(format!("{groups}{}", if distinct { ", and the distinct arguments of each" } else { "" }))
         }
         Plan::Distinct { .. } => Some("one row per distinct row".to_string()),
-        Plan::TopK { .. } => Some("the rows of each group, in order".to_string()),
+        Plan::TopK { .. } | Plan::EachGroup { .. } => Some("the rows of each group, in order".to_string()),
         Plan::TemporalFilter { .. } => Some("the retractions that are due later".to_string()),
         _ => None,
     }

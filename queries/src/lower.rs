@@ -12,7 +12,9 @@ mod map;
 mod scan;
 mod temporal;
 mod topk;
+mod whole;
 mod window_end;
+mod windowed;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

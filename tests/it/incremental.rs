@@ -28,7 +28,7 @@ CREATE SOURCE trips (id INTEGER PRIMARY KEY, zone INTEGER, vendor TEXT, miles DO
 CREATE SOURCE zones (zone INTEGER PRIMARY KEY, name TEXT, weight BIGINT) WITH (connector = 'files', path = 'x.csv');
 CREATE SOURCE notes (zone INTEGER, note TEXT) WITH (connector = 'files', path = 'x.csv');";
 
-const VIEWS: [&str; 38] = [
+const VIEWS: [&str; 51] = [
     "SELECT id, miles * 2 AS twice, upper(vendor) AS vendor FROM trips WHERE zone > 1 AND miles >= 0.5",
     "SELECT zone, count(*) AS n, count(vendor) AS v, sum(fare) AS s, avg(miles) AS a FROM trips GROUP BY zone",
     // DataFusion's grouped MIN keeps a NaN that comes first; here NaN is the greatest, as in PostgreSQL, so it is left out
@@ -68,6 +68,19 @@ const VIEWS: [&str; 38] = [
     "SELECT id, fare FROM trips t WHERE EXISTS (SELECT 1 FROM notes n WHERE n.zone = t.zone) OR fare > 5",
     "SELECT id FROM trips t WHERE zone IN (SELECT zone FROM zones) OR zone IN (SELECT zone FROM notes) AND vendor = 'a'",
     "SELECT zone, name FROM zones z WHERE NOT EXISTS (SELECT 1 FROM trips t WHERE t.id = z.zone) OR weight > 4",
+    "SELECT id, zone, rank() OVER w AS r, dense_rank() OVER w AS d, lag(fare) OVER w AS earlier, lead(fare, 2) OVER w AS later, ntile(2) OVER w AS half FROM trips WINDOW w AS (PARTITION BY zone ORDER BY fare DESC, id)",
+    "SELECT id, rank() OVER (PARTITION BY zone ORDER BY vendor) AS r, count(*) OVER (PARTITION BY vendor) AS n, sum(fare) OVER (ORDER BY id) AS running FROM trips",
+    "SELECT id, sum(fare) OVER (PARTITION BY zone ORDER BY at, id ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS s, count(fare) OVER (PARTITION BY zone ORDER BY id RANGE BETWEEN 2 PRECEDING AND 1 FOLLOWING) AS n, max(fare) OVER (ORDER BY zone GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW) AS m FROM trips",
+    "SELECT id, first_value(vendor) OVER (PARTITION BY zone ORDER BY id) AS f, last_value(vendor) OVER (PARTITION BY zone ORDER BY id ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS l, nth_value(id, 2) OVER (PARTITION BY zone ORDER BY id) AS second, avg(fare + 1) OVER (PARTITION BY zone % 2) AS a FROM trips",
+    "SELECT note, zone, count(*) OVER (PARTITION BY note) AS n, row_number() OVER (PARTITION BY note ORDER BY zone) AS place FROM notes",
+    "SELECT zone, id FROM (SELECT zone, id, rank() OVER (PARTITION BY zone ORDER BY fare DESC) AS place FROM trips) r WHERE place <= 2",
+    "SELECT zone, n, sum(n) OVER (ORDER BY zone NULLS FIRST) AS so_far FROM (SELECT zone, count(*) AS n FROM trips GROUP BY zone) g",
+    "SELECT zone, median(fare) AS middle, count(*) AS n, string_agg(vendor, '+' ORDER BY id) AS vendors, array_agg(id ORDER BY id) AS ids FROM trips GROUP BY zone",
+    "SELECT percentile_cont(0.25) WITHIN GROUP (ORDER BY CAST(fare AS DOUBLE PRECISION)) AS quarter, first_value(vendor ORDER BY at, id) AS f, last_value(vendor ORDER BY at, id) AS l, count(*) AS n FROM trips",
+    "SELECT vendor, approx_distinct(zone) AS zones, bit_xor(id) AS bits, array_agg(DISTINCT zone ORDER BY zone) AS list, median(fare) FILTER (WHERE zone > 0) AS m FROM trips GROUP BY vendor",
+    "SELECT zone, window_start, window_end, count(*) AS n, sum(fare) AS s FROM SESSION(trips, at, INTERVAL '2 minutes', zone) GROUP BY zone, window_start, window_end",
+    "SELECT id, at, window_end FROM SESSION(trips, at, INTERVAL '1 minute')",
+    "SELECT zone, vendor, string_agg(CAST(id AS TEXT), ',' ORDER BY id) AS ids, sum(fare) AS s FROM trips GROUP BY ROLLUP (zone, vendor)",
 ];
 
 /// A change of trips: id, zone, vendor, miles, cents, minute; and whether it deletes.

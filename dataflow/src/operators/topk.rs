@@ -20,6 +20,7 @@ use crate::batch::RowBatch;
 use crate::delta::{Delta, DeltaStream, record_batch};
 use crate::errors::ErrorLog;
 use crate::operators::arrange::{ArrangedRows, batches_before, release_before};
+use crate::operators::group::Group;
 use crate::protocol::Timestamp;
 use crate::rows::RowCodec;
 
@@ -44,54 +45,6 @@ pub struct TopKOutput {
 
 /// A value of the kept prefix: where it is, how many of it are kept, and the number of the first of them.
 type Kept = (usize, usize, i64, u64);
-
-/// A batch of which only updates up to a time count, the time being mapped first.
-type Limited<'a> = (usize, Timestamp, &'a dyn Fn(Timestamp) -> Timestamp);
-
-/// One key's values in several batches, in order.
-struct GroupReader<'a> {
-    batches: &'a [Rc<RowBatch>],
-    /// Remaining value positions per batch.
-    ranges: Vec<std::ops::Range<usize>>,
-}
-
-impl GroupReader<'_> {
-    /// The next value in order with its multiplicity, counting updates of batch `limited` only up to `time`.
-    fn next(&mut self, limited: Option<Limited<'_>>) -> Option<(usize, usize, i64)> {
-        loop {
-            let mut least: Option<(usize, usize)> = None;
-            for (at, range) in self.ranges.iter().enumerate() {
-                if range.start >= range.end {
-                    continue;
-                }
-                let candidate = self.batches[at].val(range.start);
-                if least.is_none_or(|(best, val)| candidate < self.batches[best].val(val)) {
-                    least = Some((at, range.start));
-                }
-            }
-            let (at, val) = least?;
-            let mut count = 0i64;
-            for (other, range) in self.ranges.iter_mut().enumerate() {
-                let batch = &self.batches[other];
-                if range.start < range.end && batch.val(range.start) == self.batches[at].val(val) {
-                    for update in batch.updates_of(range.start) {
-                        let counts = match limited {
-                            Some((fresh, until, shown)) if fresh == other => shown(batch.time(update)) <= until,
-                            _ => true,
-                        };
-                        if counts {
-                            count += batch.diff(update)[0] as i64;
-                        }
-                    }
-                    range.start += 1;
-                }
-            }
-            if count != 0 {
-                return Some((at, val, count));
-            }
-        }
-    }
-}
 
 impl TopKOutput {
     /// The kept prefix: values with multiplicity and first row number.
@@ -209,31 +162,13 @@ fn change_of_key<'a>(
     out: &mut BTreeMap<Timestamp, Changed<'a>>,
     errors: &ErrorLog,
 ) {
-    let fresh_at = batches.len() - 1;
-    let fresh = &batches[fresh_at];
-    let key = fresh.key(key_at);
-    let mut ranges: Vec<std::ops::Range<usize>> = Vec::with_capacity(batches.len());
-    for (batch, position) in batches[..fresh_at].iter().zip(positions) {
-        *position = batch.seek(*position, key);
-        ranges.push(if *position < batch.key_count() && batch.key(*position) == key { batch.vals_of(*position) } else { 0..0 });
-    }
-    ranges.push(fresh.vals_of(key_at));
-    let shown = |time: Timestamp| time.max(earliest);
-    let mut times: Vec<Timestamp> =
-        fresh.vals_of(key_at).flat_map(|val| fresh.updates_of(val)).map(|update| shown(fresh.time(update))).collect();
-    times.sort_unstable();
-    times.dedup();
+    let group = Group::seek(batches, positions, key_at, earliest);
+    let (key, times) = (group.key, group.times());
 
     let mut negative = false;
     let mut read = |until: Option<Timestamp>| {
-        let mut reader = GroupReader { batches, ranges: ranges.clone() };
-        match until {
-            None => {
-                reader.ranges[fresh_at] = 0..0;
-                result.kept(|| reader.next(None), &mut negative)
-            }
-            Some(until) => result.kept(|| reader.next(Some((fresh_at, until, &shown))), &mut negative),
-        }
+        let mut reader = group.reader(until);
+        result.kept(|| reader.next(), &mut negative)
     };
     let mut before = read(None);
     for time in times {

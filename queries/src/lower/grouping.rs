@@ -12,9 +12,10 @@ use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{Expr, GroupingSet};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
-use livelake_dataflow::plan::{Aggregate, Plan};
+use livelake_dataflow::plan::Plan;
 
-use super::{map, unsupported, window_end};
+use super::aggregate::{Call, grouped};
+use super::{map, unsupported};
 
 /// More keys than this in a CUBE make more groups than anybody wants to keep.
 const CUBE_KEYS_MAX: usize = 10;
@@ -65,7 +66,7 @@ pub(super) fn union(
     keys: &[usize],
     everything: usize,
     sets: &[Vec<usize>],
-    aggregates: &[Aggregate],
+    calls: &[Call],
     schema: &SchemaRef,
 ) -> Result<Plan> {
     let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
@@ -75,13 +76,8 @@ pub(super) fn union(
         let input_schema = input.schema();
         let key_fields = group.iter().map(|column| input_schema.field(*column).clone().with_nullable(true));
         let aggregate_fields = schema.fields()[keys.len() + 1..].iter().map(|field| field.as_ref().clone());
-        let reduce = Plan::Reduce {
-            input: Box::new(input.clone()),
-            keys: group.clone(),
-            aggregates: aggregates.to_vec(),
-            schema: Arc::new(Schema::new(key_fields.chain(aggregate_fields).collect::<Vec<_>>())),
-        };
-        let plan = window_end::without_ends(reduce)?;
+        let schema_of_set = Arc::new(Schema::new(key_fields.chain(aggregate_fields).collect::<Vec<_>>()));
+        let plan = grouped(input, group.clone(), calls, schema_of_set)?;
         let mut projection: Vec<Arc<dyn PhysicalExpr>> = Vec::with_capacity(names.len());
         let mut missing = 0_u64;
         for at in 0..keys.len() {
@@ -94,7 +90,7 @@ pub(super) fn union(
         }
         let number = ScalarValue::UInt64(Some(missing)).cast_to(schema.field(keys.len()).data_type())?;
         projection.push(Arc::new(Literal::new(number)));
-        projection.extend(map::columns(&plan, group.len()..group.len() + aggregates.len()));
+        projection.extend(map::columns(&plan, group.len()..group.len() + calls.len()));
         inputs.push(map::typed(map::map(plan, Vec::new(), projection, &names)?, schema)?);
     }
     Ok(Plan::Union { inputs })

@@ -53,6 +53,11 @@ fn keys(plan: &Plan, relations: &BTreeMap<RelationId, Vec<usize>>) -> Vec<Vec<us
             }
             found
         }
+        // a window function hands its rows on; an aggregate's groups are known by their keys, which come first
+        Plan::EachGroup { input, partition, schema, function, .. } => match function.one_row_each() {
+            true => vec![(0..partition.len()).collect()],
+            false => below(input).into_iter().filter(|key| key.iter().all(|column| *column < schema.fields().len())).collect(),
+        },
     };
     for key in &mut found {
         let mut seen = Vec::with_capacity(key.len());
@@ -95,6 +100,7 @@ fn join_keys(left: &Plan, right: &Plan, on: &[(usize, usize)], relations: &BTree
 fn one_row_at_most(plan: &Plan) -> bool {
     match plan {
         Plan::Reduce { keys, .. } => keys.is_empty(),
+        Plan::EachGroup { partition, function, .. } => partition.is_empty() && function.one_row_each(),
         Plan::Map { input, .. } | Plan::TemporalFilter { input, .. } | Plan::Distinct { input } => one_row_at_most(input),
         Plan::TopK { input, partition, limit, .. } => (partition.is_empty() && *limit == Some(1)) || one_row_at_most(input),
         Plan::Join { left, right, .. } => one_row_at_most(left) && one_row_at_most(right),

@@ -150,6 +150,22 @@ fn evaluate(plan: &Plan, relations: &BTreeMap<RelationId, RecordBatch>, now: i64
             }
             Bag::once(batch(schema, columns, numbers.len()))
         }
+        Plan::EachGroup { input: below, partition, order, function, always, .. } => {
+            let rows = Bag::once(run(below, relations, now)).rows;
+            let groups = encoded(&rows, partition, &[]);
+            let columns: Vec<usize> = order.iter().map(|by| by.column).chain(0..rows.num_columns()).collect();
+            let options: Vec<SortOptions> =
+                order.iter().map(|by| SortOptions { descending: by.descending, nulls_first: by.nulls_first }).collect();
+            let ranks = encoded(&rows, &columns, &options);
+            let mut sorted: Vec<usize> = (0..rows.num_rows()).collect();
+            sorted.sort_by(|a, b| groups[*a].cmp(&groups[*b]).then_with(|| ranks[*a].cmp(&ranks[*b])));
+            let mut ends: Vec<usize> = (1..sorted.len()).filter(|at| groups[sorted[*at]] != groups[sorted[at - 1]]).collect();
+            if *always || !sorted.is_empty() {
+                ends.push(sorted.len());
+            }
+            let sorted = UInt32Array::from_iter_values(sorted.into_iter().map(|row| row as u32));
+            Bag::once(function.apply(&taken(&rows, &sorted), &ends).unwrap().rows)
+        }
     }
 }
 

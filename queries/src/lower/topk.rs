@@ -8,9 +8,7 @@ use datafusion::common::{Column, DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::logical_plan::{FetchType, SkipType};
-use datafusion::logical_expr::{
-    BinaryExpr, DistinctOn, Expr, Limit, LogicalPlan, Operator, Projection, Window, WindowFunctionDefinition,
-};
+use datafusion::logical_expr::{BinaryExpr, DistinctOn, Expr, Limit, LogicalPlan, Operator, Projection, Window};
 use livelake_dataflow::plan::{OrderBy, Plan};
 
 use super::{Lowering, Rows, join, map, unsupported};
@@ -94,6 +92,7 @@ impl Lowering<'_> {
         let mut rest = Vec::new();
         for conjunct in conjuncts {
             match upper_bound(&conjunct, &window.schema, number) {
+                _ if only_row_number(window).is_none() => rest.push(conjunct),
                 Some(bound) => {
                     limit = Some(limit.map_or(bound.limit, |known| known.min(bound.limit)));
                     if !bound.implied {
@@ -109,10 +108,7 @@ impl Lowering<'_> {
 
     /// `row_number()`, limited where a filter above says so.
     pub(super) fn window(&self, window: &Window, limit: Option<u64>) -> Result<Rows> {
-        let [expr] = window.window_expr.as_slice() else {
-            return Err(unsupported("several window functions in one query", Some("compute each in a subquery of its own")));
-        };
-        let call = row_number(expr)?;
+        let Some(call) = only_row_number(window) else { return self.window_functions(window) };
         let rows = self.node(&window.input)?;
         let width = rows.schema.fields().len();
         let ranking = self.ranking(rows, &call.params.partition_by, &call.params.order_by)?;
@@ -207,17 +203,16 @@ fn smaller(a: Option<usize>, b: Option<usize>) -> Option<usize> {
     }
 }
 
-fn row_number(expr: &Expr) -> Result<&WindowFunction> {
-    match expr {
-        Expr::Alias(alias) => row_number(&alias.expr),
-        Expr::WindowFunction(call) => match &call.fun {
-            WindowFunctionDefinition::WindowUDF(function) if function.name() == "row_number" => Ok(call),
-            function => {
-                let hint = "row_number() can be maintained; for sums and the like over time use GROUP BY with TUMBLE or HOP, or a self-join";
-                Err(unsupported(&format!("the window function {}", function.name()), Some(hint)))
-            }
-        },
-        other => Err(unsupported(&format!("{other} as a window function"), None)),
+/// The call, if all that is asked for is `row_number()`.
+fn only_row_number(window: &Window) -> Option<&WindowFunction> {
+    let [expr] = window.window_expr.as_slice() else { return None };
+    let call = match expr {
+        Expr::Alias(alias) => alias.expr.as_ref(),
+        other => other,
+    };
+    match call {
+        Expr::WindowFunction(call) if call.fun.name() == "row_number" => Some(call),
+        _ => None,
     }
 }
 

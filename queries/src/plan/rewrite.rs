@@ -1,4 +1,4 @@
-//! What is changed in a query's syntax before DataFusion sees it: TUMBLE and HOP get their relation as a subquery, AT TIME ZONE
+//! What is changed in a query's syntax before DataFusion sees it: TUMBLE, HOP and SESSION get their relation as a subquery, AT TIME ZONE
 //! becomes a function of ours, and sources show their hidden columns to queries that name one.
 
 use std::ops::ControlFlow;
@@ -42,9 +42,9 @@ pub(crate) fn windowed_relation(factor: &TableFactor) -> Option<ObjectName> {
     }
 }
 
-/// Whether it is the name of TUMBLE or HOP.
+/// Whether it is the name of TUMBLE, HOP or SESSION.
 pub(super) fn is_window_function(name: &ObjectName) -> bool {
-    matches!(name.0.as_slice(), [ObjectNamePart::Identifier(ident)] if matches!(fold(ident).as_str(), "tumble" | "hop"))
+    matches!(name.0.as_slice(), [ObjectNamePart::Identifier(ident)] if matches!(fold(ident).as_str(), "tumble" | "hop" | "session"))
 }
 
 fn names_hidden_columns(query: &ast::Query) -> bool {

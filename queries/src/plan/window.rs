@@ -1,7 +1,8 @@
-//! `TUMBLE` and `HOP` in FROM: how they are planned, and how a batch query computes them.
+//! `TUMBLE`, `HOP` and `SESSION` in FROM: how they are planned, and how a batch query computes them.
 
 mod node;
 mod physical;
+mod session;
 
 pub(crate) use node::TimeWindow;
 pub(crate) use physical::TimeWindowPlanner;
@@ -18,7 +19,7 @@ use datafusion::sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, Spanne
 use super::rewrite::is_window_function;
 use crate::error::{Position, SqlError, SqlErrorKind};
 
-/// Plans TUMBLE and HOP as [`TimeWindow`]s.
+/// Plans TUMBLE and HOP as [`TimeWindow`]s, SESSION as window functions.
 #[derive(Debug)]
 pub(crate) struct WindowRelations;
 
@@ -28,8 +29,7 @@ impl RelationPlanner for WindowRelations {
             TableFactor::Table { name, args: Some(args), alias, .. } if is_window_function(&name) => {
                 let start = name.span().start;
                 let position = Position { file: None, line: start.line, column: start.column };
-                let window = plan_window(&name.to_string().to_lowercase(), args.args, context, &position)?;
-                let plan = LogicalPlan::Extension(Extension { node: Arc::new(window) });
+                let plan = plan_window(&name.to_string().to_lowercase(), args.args, context, &position)?;
                 Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
             }
             other => Ok(RelationPlanning::Original(Box::new(other))),
@@ -42,9 +42,10 @@ fn plan_window(
     args: Vec<FunctionArg>,
     context: &mut dyn RelationPlannerContext,
     position: &Position,
-) -> Result<TimeWindow> {
+) -> Result<LogicalPlan> {
     let usage = match function {
         "tumble" => "TUMBLE(relation, time_column, INTERVAL size)",
+        "session" => "SESSION(relation, time_column, INTERVAL gap [, column, …])",
         _ => "HOP(relation, time_column, INTERVAL slide, INTERVAL size)",
     };
     let wrong = |message: String| SqlError::new(SqlErrorKind::Invalid, position.clone(), message).with_hint(usage);
@@ -55,8 +56,8 @@ fn plan_window(
             other => return Err(wrong(format!("{other} cannot be given to {function}")).into()),
         }
     }
-    let wanted = if function == "tumble" { 3 } else { 4 };
-    if expressions.len() != wanted {
+    let wanted = if function == "hop" { 4 } else { 3 };
+    if expressions.len() < wanted || function != "session" && expressions.len() > wanted {
         return Err(wrong(format!("{function} takes {wanted} arguments, not {}", expressions.len())).into());
     }
     let mut expressions = expressions.into_iter();
@@ -69,16 +70,21 @@ fn plan_window(
     let input = context.plan(TableFactor::Derived { lateral: false, subquery, alias: None, sample: None })?;
     let time = time_column(context.sql_to_expr(time, input.schema())?, input.schema(), &wrong)?;
     let mut lengths = Vec::with_capacity(2);
-    for length in expressions {
+    for length in expressions.by_ref().take(wanted - 2) {
         let text = length.to_string();
         lengths.push(microseconds(&context.sql_to_expr(length, &DFSchema::empty())?, &text).map_err(&wrong)?);
+    }
+    if let ("session", [gap]) = (function, lengths.as_slice()) {
+        let partition = expressions.map(|expression| context.sql_to_expr(expression, input.schema()));
+        return session::sessions(input.clone(), time, *gap, partition.collect::<Result<_>>()?);
     }
     let (slide, size) = match lengths.as_slice() {
         [size] => (*size, *size),
         [slide, size] => (*slide, *size),
         _ => return Err(wrong(format!("{function} takes {wanted} arguments")).into()),
     };
-    TimeWindow::try_new(input, time, slide, size)
+    let node = Arc::new(TimeWindow::try_new(input, time, slide, size)?);
+    Ok(LogicalPlan::Extension(Extension { node }))
 }
 
 fn time_column(time: Expr, schema: &DFSchema, wrong: &dyn Fn(String) -> SqlError) -> Result<Expr> {
