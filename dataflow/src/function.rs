@@ -1,10 +1,12 @@
-//! Functions of a whole group: what neither a sum in a diff nor a prefix of an order can answer.
+//! What the engine can be given to compute that is more than an expression: several rows from one, and functions of a whole group, which
+//! neither a sum in a diff nor a prefix of an order can answer.
 //!
 //! Window functions, medians, lists and the like look at all rows of a group in an order. The engine keeps the groups and finds those that
 //! changed; what is computed of one is the function's business, which `livelake-queries` makes of DataFusion's.
 
 use std::fmt::Debug;
 
+use arrow::array::UInt32Array;
 use arrow::record_batch::RecordBatch;
 use datafusion_common::DataFusionError;
 
@@ -39,4 +41,22 @@ pub struct GroupRows {
     pub rows: RecordBatch,
     /// Where each group's rows end; as many as groups were asked for.
     pub ends: Vec<usize>,
+}
+
+/// Computes any number of rows from each row by itself.
+pub trait RowFunction: Debug + Send + Sync {
+    /// All that the result depends on beside the rows, in words: two functions of one name are the same.
+    fn name(&self) -> &str;
+
+    /// The rows computed from a batch, and for each of them the row that it comes from.
+    ///
+    /// # Errors
+    /// It cannot be computed for some row; the engine finds out which.
+    fn apply(&self, rows: &RecordBatch) -> Result<(RecordBatch, UInt32Array), DataFusionError>;
+}
+
+impl PartialEq for dyn RowFunction {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
 }

@@ -26,6 +26,7 @@ pub mod delta;
 pub mod diffs;
 pub mod errors;
 pub mod exact;
+pub mod fixpoint;
 pub mod function;
 pub mod handle;
 pub mod lanes;

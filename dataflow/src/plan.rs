@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion_physical_expr::PhysicalExpr;
 
-use crate::function::GroupFunction;
+use crate::function::{GroupFunction, RowFunction};
 
 /// Names a relation (source, table or view) in the engine. Chosen by the caller, never used again after a drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -151,6 +151,38 @@ pub enum Plan {
         /// The columns of what the function gives.
         schema: SchemaRef,
     },
+    /// What a function gives for each row by itself: unnest and the like.
+    FlatMap {
+        /// Where the rows come from.
+        input: Box<Plan>,
+        /// What is computed.
+        function: Arc<dyn RowFunction>,
+        /// The columns of what the function gives.
+        schema: SchemaRef,
+    },
+    /// WITH RECURSIVE: the rows that `base` has, with those that `step` makes of what there is so far, until no more come. Of cycles and of
+    /// duplicates `distinct` keeps each row once. What has not ended after `rounds` rounds is cut off there and said in the errors.
+    Fixpoint {
+        /// Names the rows so far for [`Plan::Round`]; one of its own for each fixpoint of a view.
+        variable: u64,
+        /// What it begins with.
+        base: Box<Plan>,
+        /// What it goes on with: [`Plan::Round`] is in it, above it only maps, flat maps, windows, joins, unions, negations and distincts.
+        step: Box<Plan>,
+        /// UNION instead of UNION ALL.
+        distinct: bool,
+        /// How many rounds are let be.
+        rounds: u64,
+        /// The columns of base and step.
+        schema: SchemaRef,
+    },
+    /// The rows that the fixpoint around it has so far.
+    Round {
+        /// Which fixpoint.
+        variable: u64,
+        /// Its columns.
+        schema: SchemaRef,
+    },
 }
 
 /// One ordering column of a [`Plan::TopK`].
@@ -221,7 +253,10 @@ impl Plan {
             | Plan::Join { schema, .. }
             | Plan::Reduce { schema, .. }
             | Plan::TopK { schema, .. }
-            | Plan::EachGroup { schema, .. } => Arc::clone(schema),
+            | Plan::EachGroup { schema, .. }
+            | Plan::FlatMap { schema, .. }
+            | Plan::Fixpoint { schema, .. }
+            | Plan::Round { schema, .. } => Arc::clone(schema),
             Plan::Constant { rows } => rows.schema(),
             Plan::TemporalFilter { input, .. } | Plan::Distinct { input } | Plan::Negate { input } => input.schema(),
             Plan::Union { inputs } => inputs[0].schema(),
@@ -231,7 +266,7 @@ impl Plan {
     /// The inputs, left to right.
     pub fn children(&self) -> Vec<&Plan> {
         match self {
-            Plan::Get { .. } | Plan::Constant { .. } => Vec::new(),
+            Plan::Get { .. } | Plan::Constant { .. } | Plan::Round { .. } => Vec::new(),
             Plan::Map { input, .. }
             | Plan::Window { input, .. }
             | Plan::TemporalFilter { input, .. }
@@ -239,10 +274,17 @@ impl Plan {
             | Plan::Distinct { input }
             | Plan::Negate { input }
             | Plan::TopK { input, .. }
-            | Plan::EachGroup { input, .. } => vec![input],
+            | Plan::EachGroup { input, .. }
+            | Plan::FlatMap { input, .. } => vec![input],
+            Plan::Fixpoint { base, step, .. } => vec![base, step],
             Plan::Join { left, right, .. } => vec![left, right],
             Plan::Union { inputs } => inputs.iter().collect(),
         }
+    }
+
+    /// Whether the rows so far of a fixpoint are in it.
+    pub fn has_round(&self, of: u64) -> bool {
+        matches!(self, Plan::Round { variable, .. } if *variable == of) || self.children().iter().any(|child| child.has_round(of))
     }
 
     /// The relations that the plan reads, each once, in order of first appearance.

@@ -24,6 +24,7 @@ use timely::dataflow::operators::{Concat, Concatenate};
 use crate::aggregate::{Aggregates, Branch};
 use crate::delta::{Delta, DeltaStream};
 use crate::errors::ErrorLog;
+use crate::fixpoint::{Recursion, fixpoint};
 use crate::function::GroupFunction;
 use crate::lanes::Lanes;
 use crate::layout::Layout;
@@ -31,6 +32,7 @@ use crate::operators::arrange::{ArrangedRows, arrange};
 use crate::operators::combine::{Contribution, combine};
 use crate::operators::distribute::distribute;
 use crate::operators::each_group::{EachGroupOutput, each_group};
+use crate::operators::flat_map::flat_map;
 use crate::operators::join::{JoinOutput, Part, Side, join};
 use crate::operators::map::{MapStage, map};
 use crate::operators::reduce::{ReduceOutput, reduce};
@@ -118,6 +120,11 @@ impl<'scope> Renderer<'_, 'scope> {
                 let stream = self.render(input)?;
                 self.each_group(stream, &input_schema, (partition, order), Arc::clone(function), *always, schema)
             }
+            Plan::FlatMap { input, function, .. } => Ok(flat_map(self.render(input)?, Arc::clone(function), self.errors.clone())),
+            Plan::Fixpoint { variable, base, step, distinct, rounds, .. } => {
+                fixpoint(self, base, step, &Recursion { variable: *variable, distinct: *distinct, rounds: *rounds })
+            }
+            Plan::Round { .. } => Err("the rows of a recursion are used outside of it".to_owned()),
         }
     }
 
@@ -409,19 +416,19 @@ struct SortedGroups {
 }
 
 /// One side of a join: which columns are the key, which the value.
-struct JoinSide {
-    key: Vec<usize>,
-    rest: Vec<usize>,
+pub(crate) struct JoinSide {
+    pub(crate) key: Vec<usize>,
+    pub(crate) rest: Vec<usize>,
     columns: usize,
 }
 
 impl JoinSide {
-    fn new(schema: &SchemaRef, key: &[usize]) -> Result<JoinSide, arrow::error::ArrowError> {
+    pub(crate) fn new(schema: &SchemaRef, key: &[usize]) -> Result<JoinSide, arrow::error::ArrowError> {
         let columns = schema.fields().len();
         Ok(JoinSide { key: key.to_vec(), rest: (0..columns).filter(|column| !key.contains(column)).collect(), columns })
     }
 
-    fn parts(&self, rest: fn(usize) -> Part) -> Vec<Part> {
+    pub(crate) fn parts(&self, rest: fn(usize) -> Part) -> Vec<Part> {
         (0..self.columns)
             .map(|column| match self.key.iter().position(|key| *key == column) {
                 Some(at) => Part::Key(at),

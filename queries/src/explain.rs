@@ -116,6 +116,12 @@ fn operator(plan: &Plan, catalog: &Catalog) -> String {
             }
             line
         }
+        Plan::FlatMap { function, .. } => format!("FlatMap {}", function.name()),
+        Plan::Fixpoint { variable, distinct, rounds, .. } => {
+            let each = if *distinct { "each row once" } else { "all rows" };
+            format!("Fixpoint {variable} of its first input and, again and again, its second: {each}, at most {rounds} rounds")
+        }
+        Plan::Round { variable, schema } => format!("Rows so far of fixpoint {variable} [{}]", column_names(schema)),
         Plan::EachGroup { input, partition, order, function, .. } => {
             let input = input.schema();
             let partition: Vec<String> = partition.iter().map(|index| column(&input, *index)).collect();
@@ -142,6 +148,7 @@ fn state_of(plan: &Plan) -> Option<String> {
             let distinct = aggregates.iter().any(|call| call.distinct);
             Some(format!("{groups}{}", if distinct { ", and the distinct arguments of each" } else { "" }))
         }
+        Plan::Fixpoint { .. } => Some("the rows of each round".to_string()),
         Plan::Distinct { .. } => Some("one row per distinct row".to_string()),
         Plan::TopK { .. } | Plan::EachGroup { .. } => Some("the rows of each group, in order".to_string()),
         Plan::TemporalFilter { .. } => Some("the retractions that are due later".to_string()),

@@ -9,9 +9,11 @@ mod grouping;
 mod join;
 mod key;
 mod map;
+mod recursive;
 mod scan;
 mod temporal;
 mod topk;
+mod unnest;
 mod whole;
 mod window_end;
 mod windowed;
@@ -38,8 +40,13 @@ use crate::plan::{PlannedQuery, StoredColumns, TimeWindow, ViewPlan, is_clock};
 /// # Errors
 /// If something in it cannot be maintained incrementally, or a column that it needs is not stored.
 pub(crate) fn lower(planned: &PlannedQuery, stored: &StoredColumns, position: &Position) -> Result<ViewPlan, SqlError> {
-    let lowering =
-        Lowering { stored, props: ExecutionProps::new(), keys: RefCell::default(), harmless_marks: RefCell::default() };
+    let lowering = Lowering {
+        stored,
+        props: ExecutionProps::new(),
+        keys: RefCell::default(),
+        harmless_marks: RefCell::default(),
+        recursions: RefCell::default(),
+    };
     let lowered = lowering.node(&planned.logical).and_then(|rows| map::named(rows.plan, &planned.schema));
     let plan = lowered.map_err(|error| SqlError::from_datafusion(&error, position))?;
     let key = key::shortest(&plan, &lowering.keys.borrow());
@@ -53,6 +60,15 @@ struct Lowering<'a> {
     keys: RefCell<BTreeMap<RelationId, Vec<usize>>>,
     /// Conditions of filters that are columns, for which NULL is as good as false.
     harmless_marks: RefCell<Vec<Column>>,
+    recursions: RefCell<Recursions>,
+}
+
+/// WITH RECURSIVE on the way from the root to the present node.
+#[derive(Default)]
+struct Recursions {
+    open: Vec<recursive::Recursion>,
+    /// How many there were in the whole plan.
+    begun: u64,
 }
 
 /// A lowered node: its rows, and what the logical plan calls their columns.
@@ -99,8 +115,8 @@ impl Lowering<'_> {
                 None => Err(unsupported(extension.node.name(), None)),
             },
             LogicalPlan::Repartition(repartition) => self.node(&repartition.input),
-            LogicalPlan::RecursiveQuery(_) => Err(unsupported("WITH RECURSIVE", None)),
-            LogicalPlan::Unnest(_) => Err(unsupported("unnest", None)),
+            LogicalPlan::RecursiveQuery(query) => self.recursive(query),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::Subquery(_) => Err(unsupported("a LATERAL subquery", Some("write it as a join"))),
             other => Err(unsupported(&other.display().to_string(), None)),
         }

@@ -28,7 +28,7 @@ CREATE SOURCE trips (id INTEGER PRIMARY KEY, zone INTEGER, vendor TEXT, miles DO
 CREATE SOURCE zones (zone INTEGER PRIMARY KEY, name TEXT, weight BIGINT) WITH (connector = 'files', path = 'x.csv');
 CREATE SOURCE notes (zone INTEGER, note TEXT) WITH (connector = 'files', path = 'x.csv');";
 
-const VIEWS: [&str; 51] = [
+const VIEWS: [&str; 57] = [
     "SELECT id, miles * 2 AS twice, upper(vendor) AS vendor FROM trips WHERE zone > 1 AND miles >= 0.5",
     "SELECT zone, count(*) AS n, count(vendor) AS v, sum(fare) AS s, avg(miles) AS a FROM trips GROUP BY zone",
     // DataFusion's grouped MIN keeps a NaN that comes first; here NaN is the greatest, as in PostgreSQL, so it is left out
@@ -81,6 +81,12 @@ const VIEWS: [&str; 51] = [
     "SELECT zone, window_start, window_end, count(*) AS n, sum(fare) AS s FROM SESSION(trips, at, INTERVAL '2 minutes', zone) GROUP BY zone, window_start, window_end",
     "SELECT id, at, window_end FROM SESSION(trips, at, INTERVAL '1 minute')",
     "SELECT zone, vendor, string_agg(CAST(id AS TEXT), ',' ORDER BY id) AS ids, sum(fare) AS s FROM trips GROUP BY ROLLUP (zone, vendor)",
+    "WITH RECURSIVE r AS (SELECT id, zone FROM trips WHERE id = 0 UNION SELECT t.id, t.zone FROM trips t JOIN r ON t.id = r.id + 1 OR t.id = r.zone) SELECT id, zone FROM r",
+    "WITH RECURSIVE n (i, step) AS (SELECT zone, 1 FROM zones UNION ALL SELECT i + 1, step + 1 FROM n WHERE step < 4) SELECT i, step, count(*) AS n FROM n GROUP BY i, step",
+    "WITH RECURSIVE reach AS (SELECT zone AS f, CAST(weight AS INTEGER) AS t FROM zones UNION SELECT r.f, CAST(z.weight AS INTEGER) FROM reach r JOIN zones z ON z.zone = r.t) SELECT f, t FROM reach",
+    "SELECT id, unnest(make_array(zone, id, 7)) AS x FROM trips",
+    "SELECT zone, vendor, count(*) AS n FROM (SELECT zone, unnest(string_to_array(vendor || ',x', ',')) AS vendor FROM trips) u GROUP BY zone, vendor",
+    "SELECT g.value AS day, t.id FROM generate_series(0, 3) g LEFT JOIN trips t ON t.zone = g.value",
 ];
 
 /// A change of trips: id, zone, vendor, miles, cents, minute; and whether it deletes.

@@ -56,7 +56,7 @@ fn split(
 }
 
 /// The rows without NULL in these columns; `None` if that is all of them.
-fn without_nulls(delta: &Delta, columns: &[usize]) -> Result<Option<Delta>, ArrowError> {
+pub fn without_nulls(delta: &Delta, columns: &[usize]) -> Result<Option<Delta>, ArrowError> {
     let nullable: Vec<_> =
         columns.iter().map(|column| delta.rows.column(*column)).filter(|column| column.null_count() > 0).collect();
     if nullable.is_empty() {

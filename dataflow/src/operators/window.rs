@@ -23,7 +23,7 @@ fn window_starts(time: i64, slide: i64, size: i64) -> impl Iterator<Item = i64> 
 }
 
 /// One row per row and window.
-fn assign(delta: &Delta, time: usize, slide: i64, size: i64, schema: &SchemaRef) -> Result<Delta, ArrowError> {
+pub fn assign(delta: &Delta, time: usize, slide: i64, size: i64, schema: &SchemaRef) -> Result<Delta, ArrowError> {
     let times = delta.rows.column(time).as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| {
         ArrowError::InvalidArgumentError(format!(
             "a window needs a TIMESTAMP column, not {}",

@@ -22,7 +22,16 @@ fn keys(plan: &Plan, relations: &BTreeMap<RelationId, Vec<usize>>) -> Vec<Vec<us
         Plan::Union { inputs } if inputs.iter().skip(1).all(|input| matches!(input, Plan::Negate { .. })) => {
             inputs.first().map(below).unwrap_or_default()
         }
-        Plan::Constant { .. } | Plan::Union { .. } | Plan::Negate { .. } => Vec::new(),
+        Plan::Constant { .. } | Plan::Union { .. } | Plan::Negate { .. } | Plan::FlatMap { .. } | Plan::Round { .. } => {
+            Vec::new()
+        }
+        Plan::Fixpoint { distinct, schema, .. } => {
+            if *distinct {
+                vec![(0..schema.fields().len()).collect()]
+            } else {
+                Vec::new()
+            }
+        }
         Plan::Map { input, projection, .. } => {
             let place = |column: &usize| projection.iter().position(|expr| column_index(expr) == Some(*column));
             below(input).iter().filter_map(|key| key.iter().map(place).collect()).collect()

@@ -150,6 +150,12 @@ fn evaluate(plan: &Plan, relations: &BTreeMap<RelationId, RecordBatch>, now: i64
             }
             Bag::once(batch(schema, columns, numbers.len()))
         }
+        Plan::FlatMap { input: below, function, .. } => {
+            let bag = input(below);
+            let (rows, origins) = function.apply(&bag.rows).unwrap();
+            Bag { counts: origins.values().iter().map(|row| bag.counts[*row as usize]).collect(), rows }
+        }
+        Plan::Fixpoint { .. } | Plan::Round { .. } => panic!("the reference has no recursion"),
         Plan::EachGroup { input: below, partition, order, function, always, .. } => {
             let rows = Bag::once(run(below, relations, now)).rows;
             let groups = encoded(&rows, partition, &[]);

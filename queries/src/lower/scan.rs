@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::compute::concat;
+use arrow::compute::{concat, concat_batches};
 use arrow::datatypes::Schema;
+use datafusion::datasource::DefaultTableSource;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::logical_plan::{EmptyRelation, TableScan, Values};
+use futures::{FutureExt, TryStreamExt};
 use livelake_dataflow::plan::Plan;
 
 use super::{Lowering, Rows, engine_schema, map, unsupported};
@@ -15,7 +18,13 @@ use crate::provider::relation_of;
 
 impl Lowering<'_> {
     pub(super) fn scan(&self, scan: &TableScan) -> Result<Rows> {
+        if let Some(rows) = self.round(scan)? {
+            return Ok(rows);
+        }
         let Some(relation) = relation_of(&scan.source) else {
+            if let Some(rows) = constant(scan)? {
+                return Ok(rows);
+            }
             return Err(unsupported(&format!("{} in a view", scan.table_name), None));
         };
         let stored = self.stored.of(&relation);
@@ -75,6 +84,35 @@ pub(super) fn empty(empty: &EmptyRelation) -> Result<Rows> {
         Plan::Constant { rows }
     };
     Ok(Rows { plan, schema: Arc::clone(&empty.schema) })
+}
+
+/// More rows than this are not written into a plan.
+const CONSTANT_ROWS: usize = 1_000_000;
+
+/// The rows of a table function such as `generate_series`, whose arguments are constants.
+fn constant(scan: &TableScan) -> Result<Option<Rows>> {
+    let Some(source) = scan.source.as_any().downcast_ref::<DefaultTableSource>() else { return Ok(None) };
+    let state = SessionStateBuilder::new().with_default_features().build();
+    let read = async {
+        let provider = &source.table_provider;
+        let plan = provider.scan(&state, scan.projection.as_ref(), &[], None).await?;
+        let mut stream = plan.execute(0, state.task_ctx())?;
+        let mut batches = Vec::new();
+        let mut count = 0;
+        while let Some(batch) = stream.try_next().await? {
+            count += batch.num_rows();
+            if count > CONSTANT_ROWS {
+                return Err(unsupported(&format!("{} of more than {CONSTANT_ROWS} rows", scan.table_name), None));
+            }
+            batches.push(batch);
+        }
+        let rows = concat_batches(&plan.schema(), &batches)?;
+        Ok(rows.with_schema(engine_schema(&scan.projected_schema))?)
+    };
+    match read.now_or_never() {
+        Some(rows) => Ok(Some(Rows { plan: Plan::Constant { rows: rows? }, schema: Arc::clone(&scan.projected_schema) })),
+        None => Ok(None),
+    }
 }
 
 fn one_row() -> Result<RecordBatch> {

@@ -41,9 +41,14 @@ pub(super) fn window_ends(plan: &Plan) -> Vec<WindowEnd> {
             found.extend(moved(window_ends(right), |column| Some(offset + column)));
             found
         }
-        Plan::Get { .. } | Plan::Constant { .. } | Plan::Union { .. } | Plan::Negate { .. } | Plan::EachGroup { .. } => {
-            Vec::new()
-        }
+        Plan::Get { .. }
+        | Plan::Constant { .. }
+        | Plan::Union { .. }
+        | Plan::Negate { .. }
+        | Plan::EachGroup { .. }
+        | Plan::FlatMap { .. }
+        | Plan::Fixpoint { .. }
+        | Plan::Round { .. } => Vec::new(),
     }
 }
 

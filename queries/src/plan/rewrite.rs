@@ -175,6 +175,9 @@ impl VisitorMut for Rewrite<'_> {
     type Break = Box<SqlError>;
 
     fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<Self::Break> {
+        if let Some(with) = query.with.as_mut().filter(|with| with.recursive) {
+            with.cte_tables.iter_mut().for_each(name_columns);
+        }
         if self.hidden
             && let SetExpr::Select(select) = query.body.as_mut()
             && let Err(error) = self.expand_wildcards(select)
@@ -206,6 +209,30 @@ impl VisitorMut for Rewrite<'_> {
             self.show_hidden(factor);
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// `r (a, b) AS (SELECT x, y …)` as `r AS (SELECT x AS a, y AS b …)`: DataFusion does not tell a recursion's own part the names that
+/// stand before it.
+fn name_columns(cte: &mut ast::Cte) {
+    let mut body = cte.query.body.as_mut();
+    while let SetExpr::SetOperation { left, .. } = body {
+        body = left;
+    }
+    let names = &mut cte.alias.columns;
+    match body {
+        SetExpr::Select(select) if select.projection.len() == names.len() => {
+            let plain = |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
+            if !select.projection.iter().all(plain) {
+                return;
+            }
+            for (item, name) in select.projection.iter_mut().zip(names.drain(..)) {
+                if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = &*item {
+                    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: name.name };
+                }
+            }
+        }
+        _ => {}
     }
 }
 
