@@ -3,6 +3,7 @@
 //! DataFusion resolves names, checks types and rewrites; the rules are chosen so that what comes out has the few shapes that
 //! lowering knows, and `now()` is never folded into a constant.
 
+mod apply;
 mod columns;
 mod functions;
 mod rewrite;
@@ -130,7 +131,8 @@ pub(crate) async fn logical(catalog: &Catalog, state: &SessionState, query: &ast
     let mut query = query.clone();
     rewrite(catalog, &mut query)?;
     let statement = ast::Statement::Query(Box::new(query));
-    state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await
+    let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await?;
+    apply::apply_subqueries(plan)
 }
 
 /// Analyses a plan and gives its columns their names and the catalog's types.

@@ -28,7 +28,7 @@ CREATE SOURCE trips (id INTEGER PRIMARY KEY, zone INTEGER, vendor TEXT, miles DO
 CREATE SOURCE zones (zone INTEGER PRIMARY KEY, name TEXT, weight BIGINT) WITH (connector = 'files', path = 'x.csv');
 CREATE SOURCE notes (zone INTEGER, note TEXT) WITH (connector = 'files', path = 'x.csv');";
 
-const VIEWS: [&str; 57] = [
+const VIEWS: [&str; 66] = [
     "SELECT id, miles * 2 AS twice, upper(vendor) AS vendor FROM trips WHERE zone > 1 AND miles >= 0.5",
     "SELECT zone, count(*) AS n, count(vendor) AS v, sum(fare) AS s, avg(miles) AS a FROM trips GROUP BY zone",
     // DataFusion's grouped MIN keeps a NaN that comes first; here NaN is the greatest, as in PostgreSQL, so it is left out
@@ -87,6 +87,15 @@ const VIEWS: [&str; 57] = [
     "SELECT id, unnest(make_array(zone, id, 7)) AS x FROM trips",
     "SELECT zone, vendor, count(*) AS n FROM (SELECT zone, unnest(string_to_array(vendor || ',x', ',')) AS vendor FROM trips) u GROUP BY zone, vendor",
     "SELECT g.value AS day, t.id FROM generate_series(0, 3) g LEFT JOIN trips t ON t.zone = g.value",
+    "SELECT t.id, n.note, n.place FROM trips t, LATERAL (SELECT note, zone AS place FROM notes WHERE notes.zone <= t.zone ORDER BY zone DESC, note LIMIT 1) n",
+    "SELECT t.id, z.name, z.zone FROM trips t LEFT JOIN LATERAL (SELECT * FROM zones WHERE zones.weight > t.zone ORDER BY weight, zone LIMIT 2) z ON z.zone <> t.id",
+    "SELECT z.zone, x.n, x.s FROM zones z, LATERAL (SELECT count(*) AS n, sum(fare) AS s FROM trips t WHERE t.zone = z.zone AND t.miles > z.weight) x",
+    "SELECT t.id, p.id AS earlier FROM trips t ASOF JOIN trips p MATCH_CONDITION (t.at > p.at) ON t.zone = p.zone WHERE t.id < 5",
+    "SELECT id, zone IN (SELECT zone FROM notes) AS noted, NOT EXISTS (SELECT 1 FROM zones z WHERE z.zone = t.zone) AS alone FROM trips t",
+    "SELECT id FROM trips WHERE zone NOT IN (SELECT zone FROM notes WHERE note <> 'a')",
+    "SELECT id, fare > ALL (SELECT fare FROM trips o WHERE o.zone = t.zone AND o.id <> t.id) AS top, zone = ANY (SELECT zone FROM notes) AS noted FROM trips t",
+    "SELECT id FROM trips t WHERE (zone, vendor) IN (SELECT zone, note FROM notes)",
+    "SELECT t.id, u.word FROM trips t, unnest(string_to_array(t.vendor || ' x', ' ')) AS u(word)",
 ];
 
 /// A change of trips: id, zone, vendor, miles, cents, minute; and whether it deletes.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use datafusion::error::Result;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName,
+    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, JoinOperator, ObjectName,
     ObjectNamePart, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, Visit, VisitMut, Visitor,
     VisitorMut,
 };
@@ -178,6 +178,15 @@ impl VisitorMut for Rewrite<'_> {
         if let Some(with) = query.with.as_mut().filter(|with| with.recursive) {
             with.cte_tables.iter_mut().for_each(name_columns);
         }
+        as_of_joins(&mut query.body);
+        if let SetExpr::Table(table) = query.body.as_ref()
+            && let Some(table_name) = &table.table_name
+        {
+            let parts = table.schema_name.iter().chain([table_name]).map(|name| Ident::with_quote('"', name)).collect::<Vec<_>>();
+            if let Some(all) = select_all(ObjectName::from(parts)) {
+                query.body = all.body;
+            }
+        }
         if self.hidden
             && let SetExpr::Select(select) = query.body.as_mut()
             && let Err(error) = self.expand_wildcards(select)
@@ -188,6 +197,7 @@ impl VisitorMut for Rewrite<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        series(factor);
         let windowed = windowed_relation(factor);
         if let (Some(relation), TableFactor::Table { args: Some(args), .. }) = (windowed, &mut *factor)
             && let Some(query) = select_all(relation)
@@ -198,6 +208,7 @@ impl VisitorMut for Rewrite<'_> {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        row_in(expr);
         if let Expr::AtTimeZone { timestamp, time_zone } = expr {
             *expr = call(super::timezone::FUNCTION, [time_zone.as_ref().clone(), timestamp.as_ref().clone()]);
         }
@@ -236,7 +247,149 @@ fn name_columns(cte: &mut ast::Cte) {
     }
 }
 
-fn call(name: &str, arguments: [Expr; 2]) -> Expr {
+/// `ASOF JOIN right MATCH_CONDITION (left.time >= right.time) ON …` as a LATERAL subquery: of the right rows that match, the one that comes
+/// first when they are ordered by the right side of the match, from the left side on. A left row without one stays, as in Snowflake.
+fn as_of(join: &mut ast::Join) {
+    let JoinOperator::AsOf { match_condition, constraint } = &join.join_operator else { return };
+    let Expr::BinaryOp { left, op, right } = match_condition else { return };
+    let descending = match op {
+        ast::BinaryOperator::GtEq | ast::BinaryOperator::Gt => true,
+        ast::BinaryOperator::LtEq | ast::BinaryOperator::Lt => false,
+        _ => return,
+    };
+    let condition = match constraint {
+        ast::JoinConstraint::On(on) => and(match_condition.clone(), on.clone()),
+        ast::JoinConstraint::None => match_condition.clone(),
+        _ => return,
+    };
+    let alias = match &join.relation {
+        TableFactor::Table { name, alias: None, .. } => name.0.last().and_then(ObjectNamePart::as_ident).cloned(),
+        TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
+            Some(alias.name.clone())
+        }
+        _ => None,
+    };
+    let Some(alias) = alias else { return };
+    let direction = if descending { "DESC" } else { "ASC" };
+    let Some(mut subquery) = parsed(&format!("SELECT * FROM x WHERE c ORDER BY o {direction} LIMIT 1")) else { return };
+    // the right row's side of the match is the one that names it
+    let of_right = |expr: &Expr| matches!(expr, Expr::CompoundIdentifier(parts) if parts.first().map(fold) == Some(fold(&alias)));
+    let key = if of_right(left) && !of_right(right) { left } else { right };
+    if let SetExpr::Select(select) = subquery.body.as_mut() {
+        select.selection = Some(and(condition, Expr::IsNotNull(key.clone())));
+        if let Some(from) = select.from.first_mut() {
+            from.relation = join.relation.clone();
+        }
+    }
+    if let Some(ast::OrderBy { kind: ast::OrderByKind::Expressions(order), .. }) = &mut subquery.order_by
+        && let Some(first) = order.first_mut()
+    {
+        first.expr = key.as_ref().clone();
+    }
+    let alias = Some(TableAlias { explicit: true, name: alias, columns: Vec::new() });
+    join.relation = TableFactor::Derived { lateral: true, subquery: Box::new(subquery), alias, sample: None };
+    join.join_operator = JoinOperator::LeftOuter(ast::JoinConstraint::On(Expr::Value(ast::Value::Boolean(true).into())));
+}
+
+/// Rewrites the as-of joins of a query's own FROM clauses.
+fn as_of_joins(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => select.from.iter_mut().flat_map(|from| &mut from.joins).for_each(as_of),
+        SetExpr::SetOperation { left, right, .. } => {
+            as_of_joins(left);
+            as_of_joins(right);
+        }
+        _ => {}
+    }
+}
+
+fn and(left: Expr, right: Expr) -> Expr {
+    Expr::BinaryOp {
+        left: Box::new(Expr::Nested(Box::new(left))),
+        op: ast::BinaryOperator::And,
+        right: Box::new(Expr::Nested(Box::new(right))),
+    }
+}
+
+/// A query written out here.
+fn parsed(text: &str) -> Option<ast::Query> {
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(text).ok()?.parse_query().ok().map(|query| *query)
+}
+
+/// `unnest(…)` and `generate_series(…)` of other relations' columns in FROM, as a LATERAL subquery with the function in its SELECT.
+fn series(factor: &mut TableFactor) {
+    let (name, args, alias) = match &*factor {
+        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
+        TableFactor::Function { name, args, alias, .. } => (name, args, alias),
+        _ => return,
+    };
+    let [ObjectNamePart::Identifier(function)] = name.0.as_slice() else { return };
+    let function = fold(function);
+    let mut values = Vec::with_capacity(args.len());
+    for arg in args {
+        let FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) = arg else { return };
+        values.push(value.clone());
+    }
+    let columns = match function.as_str() {
+        "unnest" => values.into_iter().map(|value| call("unnest", [value])).collect::<Vec<_>>(),
+        "generate_series" if values.iter().any(names_columns) => vec![call("unnest", [call("generate_series", values)])],
+        _ => return,
+    };
+    let named = |at: usize| match alias {
+        Some(alias) if at < alias.columns.len() => alias.columns[at].name.clone(),
+        Some(alias) if columns.len() == 1 => alias.name.clone(),
+        _ => Ident::new(&function),
+    };
+    let items = columns.iter().enumerate().map(|(at, expr)| SelectItem::ExprWithAlias { expr: expr.clone(), alias: named(at) });
+    let Some(mut subquery) = parsed("SELECT 1") else { return };
+    if let SetExpr::Select(select) = subquery.body.as_mut() {
+        select.projection = items.collect();
+    }
+    let name = alias.as_ref().map_or_else(|| Ident::new(&function), |alias| alias.name.clone());
+    let alias = Some(TableAlias { explicit: true, name, columns: Vec::new() });
+    *factor = TableFactor::Derived { lateral: true, subquery: Box::new(subquery), alias, sample: None };
+}
+
+fn names_columns(expr: &Expr) -> bool {
+    struct Names;
+    impl Visitor for Names {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Names).is_break()
+}
+
+/// `(a, b) IN (SELECT …)` as EXISTS; DataFusion takes one column there. (Negated it would differ where there are NULLs, and is left alone.)
+fn row_in(expr: &mut Expr) {
+    let Expr::InSubquery { expr: row, subquery, negated: false } = &*expr else { return };
+    let Expr::Tuple(values) = row.as_ref() else { return };
+    let Some(mut query) = parsed("SELECT 1 FROM x") else { return };
+    let alias = Ident::new("__row");
+    let column = |at: usize| Ident::new(format!("__{at}"));
+    let equal = values.iter().enumerate().map(|(at, value)| Expr::BinaryOp {
+        left: Box::new(Expr::CompoundIdentifier(vec![alias.clone(), column(at)])),
+        op: ast::BinaryOperator::Eq,
+        right: Box::new(value.clone()),
+    });
+    let condition =
+        equal.reduce(|all, next| Expr::BinaryOp { left: Box::new(all), op: ast::BinaryOperator::And, right: Box::new(next) });
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        let columns = (0..values.len()).map(|at| ast::TableAliasColumnDef { name: column(at), data_type: None }).collect();
+        let alias = Some(TableAlias { explicit: true, name: alias, columns });
+        if let Some(from) = select.from.first_mut() {
+            from.relation = TableFactor::Derived { lateral: false, subquery: subquery.clone(), alias, sample: None };
+        }
+        select.selection = condition;
+    }
+    *expr = Expr::Exists { subquery: Box::new(query), negated: false };
+}
+
+fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
     let args = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
@@ -252,9 +405,9 @@ fn call(name: &str, arguments: [Expr; 2]) -> Expr {
 
 /// `SELECT * FROM relation`, with the name's own place for errors.
 fn select_all(relation: ObjectName) -> Option<ast::Query> {
-    let mut query = Parser::new(&PostgreSqlDialect {}).try_with_sql("SELECT * FROM x").ok()?.parse_query().ok()?;
+    let mut query = parsed("SELECT * FROM x")?;
     let SetExpr::Select(select) = query.body.as_mut() else { return None };
     let TableFactor::Table { name, .. } = &mut select.from.first_mut()?.relation else { return None };
     *name = relation;
-    Some(*query)
+    Some(query)
 }
