@@ -5,6 +5,7 @@
 //! order (a schema without columns is a row of one constant, so that counting works on batches with a column).
 
 mod aggregate;
+mod band;
 mod grouping;
 mod join;
 mod key;
@@ -23,8 +24,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
+use datafusion::common::DFSchemaRef;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchemaRef};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::utils::split_conjunction_owned;
@@ -40,13 +41,7 @@ use crate::plan::{PlannedQuery, StoredColumns, TimeWindow, ViewPlan, is_clock};
 /// # Errors
 /// If something in it cannot be maintained incrementally, or a column that it needs is not stored.
 pub(crate) fn lower(planned: &PlannedQuery, stored: &StoredColumns, position: &Position) -> Result<ViewPlan, SqlError> {
-    let lowering = Lowering {
-        stored,
-        props: ExecutionProps::new(),
-        keys: RefCell::default(),
-        harmless_marks: RefCell::default(),
-        recursions: RefCell::default(),
-    };
+    let lowering = Lowering { stored, props: ExecutionProps::new(), keys: RefCell::default(), recursions: RefCell::default() };
     let lowered = lowering.node(&planned.logical).and_then(|rows| map::named(rows.plan, &planned.schema));
     let plan = lowered.map_err(|error| SqlError::from_datafusion(&error, position))?;
     let key = key::shortest(&plan, &lowering.keys.borrow());
@@ -58,8 +53,6 @@ struct Lowering<'a> {
     props: ExecutionProps,
     /// Keys of the relations read so far, as indices into what the engine stores of them.
     keys: RefCell<BTreeMap<RelationId, Vec<usize>>>,
-    /// Conditions of filters that are columns, for which NULL is as good as false.
-    harmless_marks: RefCell<Vec<Column>>,
     recursions: RefCell<Recursions>,
 }
 

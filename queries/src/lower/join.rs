@@ -4,14 +4,15 @@
 
 use std::sync::Arc;
 
-use datafusion::common::{Column, DFSchemaRef, JoinType, NullEquality, ScalarValue};
+use datafusion::common::{DFSchemaRef, JoinType, NullEquality, ScalarValue};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::utils::{split_conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan, Operator};
+use datafusion::logical_expr::utils::split_conjunction_owned;
+use datafusion::logical_expr::{Expr, Join, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
 use livelake_dataflow::plan::Plan;
 
+use super::band::band;
 use super::{Lowering, Rows, engine_schema, map, unsupported};
 
 /// The two inputs of a join and its condition.
@@ -39,10 +40,8 @@ impl Lowering<'_> {
             JoinType::Left if is_scalar(join) => self.inner(&Sides { filter: Vec::new(), ..sides }, schema),
             JoinType::LeftSemi => self.semi(&sides, schema),
             JoinType::RightSemi => self.semi(&sides.swapped(), schema),
-            JoinType::LeftAnti => {
-                self.check_null_aware(join, &sides)?;
-                self.anti(&sides, schema)
-            }
+            // NOT IN comes here only where neither side can be NULL
+            JoinType::LeftAnti => self.anti(&sides, schema),
             JoinType::RightAnti => self.anti(&sides.swapped(), schema),
             JoinType::Left => {
                 let parts = vec![self.inner(&sides, schema)?.plan, self.padded(&sides, schema, false)?];
@@ -57,8 +56,8 @@ impl Lowering<'_> {
                 let left = self.padded(&sides, schema, false)?;
                 self.union(vec![inner, left, self.padded(&sides.swapped(), schema, true)?], schema)
             }
-            JoinType::LeftMark => self.mark(&sides, join),
-            JoinType::RightMark => self.mark(&sides.swapped(), join),
+            // subqueries in expressions are joins before DataFusion would mark rows
+            JoinType::LeftMark | JoinType::RightMark => Err(unsupported("a mark join", None)),
         }
     }
 
@@ -66,8 +65,13 @@ impl Lowering<'_> {
     fn inner(&self, sides: &Sides<'_>, schema: &DFSchemaRef) -> Result<Rows> {
         let (left, left_keys) = self.keyed(sides.left, sides.on.iter().map(|(left, _)| left))?;
         let (right, right_keys) = self.keyed(sides.right, sides.on.iter().map(|(_, right)| right))?;
-        let on: Vec<(usize, usize)> = left_keys.into_iter().zip(right_keys).collect();
-        let (left, right) = same_types(left, right, &on)?;
+        let mut on: Vec<(usize, usize)> = left_keys.into_iter().zip(right_keys).collect();
+        let (mut left, mut right) = same_types(left, right, &on)?;
+        if let Some(band) = band(&sides.filter, &sides.left.schema, &sides.right.schema) {
+            let (left_bucket, right_bucket);
+            ((left, left_bucket), (right, right_bucket)) = self.bucketed(&band, (sides.left, left), (sides.right, right))?;
+            on.push((left_bucket, right_bucket));
+        }
         let offset = left.schema().fields().len();
         let joined = join_on(left, right, on, sides.null_equals_null);
         let selected = (0..sides.left.schema.fields().len()).chain((0..sides.right.schema.fields().len()).map(|i| offset + i));
@@ -106,31 +110,6 @@ impl Lowering<'_> {
         self.union(vec![sides.left.plan.clone(), Plan::Negate { input: Box::new(matched) }], schema)
     }
 
-    /// The left rows with one more column that says whether they have a partner: EXISTS or IN within a condition.
-    ///
-    /// The plan does not tell the two apart, and `x IN (subquery)` is NULL instead of false where a NULL is in play: so there must be none,
-    /// or the column must stand where NULL and false are the same.
-    fn mark(&self, sides: &Sides<'_>, join: &Join) -> Result<Rows> {
-        let width = sides.left.schema.fields().len();
-        let mark = Column::from(join.schema.qualified_field(width));
-        if !self.harmless_marks.borrow().contains(&mark) {
-            for (left, right) in &sides.on {
-                if left.nullable(&sides.left.schema)? || right.nullable(&sides.right.schema)? {
-                    let hint = "write it as a UNION of two queries, or make both columns NOT NULL";
-                    return Err(unsupported("a negated EXISTS or IN under OR over columns that may be NULL", Some(hint)));
-                }
-            }
-        }
-        let names = map::names(&join.schema);
-        let marked = |rows: Plan, truth: bool| {
-            let mut projection = map::columns(&rows, 0..width);
-            projection.push(Arc::new(Literal::new(ScalarValue::Boolean(Some(truth)))));
-            map::map(rows, Vec::new(), projection, &names)
-        };
-        let (with, without) = (self.semi(sides, &sides.left.schema)?.plan, self.anti(sides, &sides.left.schema)?.plan);
-        self.union(vec![marked(with, true)?, marked(without, false)?], &join.schema)
-    }
-
     /// The left rows without partner, with NULLs for the right's columns; `swapped` puts the NULLs first.
     fn padded(&self, sides: &Sides<'_>, schema: &DFSchemaRef, swapped: bool) -> Result<Plan> {
         let rows = self.anti(sides, &sides.left.schema)?;
@@ -165,21 +144,6 @@ impl Lowering<'_> {
             });
         }
         Ok((map::map(rows.plan.clone(), Vec::new(), projection, &names)?, indices))
-    }
-
-    /// `x NOT IN (subquery)` is never true if the subquery has a NULL: only where there can be none is it an anti-join.
-    fn check_null_aware(&self, join: &Join, sides: &Sides<'_>) -> Result<()> {
-        if !join.null_aware {
-            return Ok(());
-        }
-        for (left, right) in &sides.on {
-            let left_null = left.nullable(&sides.left.schema)? && !excludes_null(&join.left, left);
-            let right_null = right.nullable(&sides.right.schema)? && !excludes_null(&join.right, right);
-            if left_null || right_null {
-                return Err(unsupported("NOT IN over columns that may be NULL", Some("use NOT EXISTS (…), or add IS NOT NULL")));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -230,25 +194,6 @@ fn is_scalar(join: &Join) -> bool {
     join.on.is_empty() && always && has_one_row(&join.right)
 }
 
-/// Whether a filter in the plan says `IS NOT NULL` of a column; only looked for below what picks and renames columns.
-fn excludes_null(plan: &LogicalPlan, expr: &Expr) -> bool {
-    let Expr::Column(column) = expr else { return false };
-    match plan {
-        LogicalPlan::Filter(filter) => {
-            split_conjunction(&filter.predicate).contains(&&expr.clone().is_not_null()) || excludes_null(&filter.input, expr)
-        }
-        LogicalPlan::SubqueryAlias(alias) => match alias.schema.index_of_column(column) {
-            Ok(index) => excludes_null(&alias.input, &Expr::Column(Column::from(alias.input.schema().qualified_field(index)))),
-            Err(_) => false,
-        },
-        LogicalPlan::Projection(projection) => match projection.schema.index_of_column(column) {
-            Ok(index) => excludes_null(&projection.input, &projection.expr[index].clone().unalias()),
-            Err(_) => false,
-        },
-        _ => false,
-    }
-}
-
 fn has_one_row(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
@@ -257,22 +202,4 @@ fn has_one_row(plan: &LogicalPlan) -> bool {
         LogicalPlan::SubqueryAlias(alias) => has_one_row(&alias.input),
         _ => false,
     }
-}
-
-/// The columns that conditions joined by AND use as conditions themselves, alone or in AND and OR, and in no other way: there NULL keeps a
-/// row out just as false does.
-pub(super) fn plain_conditions(conjuncts: &[Expr]) -> Vec<Column> {
-    let (mut plain, mut otherwise) = (Vec::new(), Vec::new());
-    let mut open: Vec<&Expr> = conjuncts.iter().collect();
-    while let Some(expr) = open.pop() {
-        match expr {
-            Expr::Column(column) => plain.push(column.clone()),
-            Expr::BinaryExpr(binary) if matches!(binary.op, Operator::And | Operator::Or) => {
-                open.extend([binary.left.as_ref(), binary.right.as_ref()]);
-            }
-            other => otherwise.extend(other.column_refs().into_iter().cloned()),
-        }
-    }
-    plain.retain(|column| !otherwise.contains(column));
-    plain
 }

@@ -234,7 +234,7 @@ fn is_interval(expr: &Expr) -> bool {
 }
 
 /// A constant interval in microseconds (or a whole number of days, for dates); an error if it has months.
-fn fixed_length(expr: &Expr) -> Result<Option<i64>> {
+pub(super) fn fixed_length(expr: &Expr) -> Result<Option<i64>> {
     let Expr::Literal(value, _) = strip(expr) else { return Ok(None) };
     Ok(match value {
         ScalarValue::IntervalMonthDayNano(Some(interval)) => {

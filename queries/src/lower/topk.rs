@@ -11,7 +11,7 @@ use datafusion::logical_expr::logical_plan::{FetchType, SkipType};
 use datafusion::logical_expr::{BinaryExpr, DistinctOn, Expr, Limit, LogicalPlan, Operator, Projection, Window};
 use livelake_dataflow::plan::{OrderBy, Plan};
 
-use super::{Lowering, Rows, join, map, unsupported};
+use super::{Lowering, Rows, map, unsupported};
 
 /// Groups and their order, over the columns of a map.
 struct Ranking {
@@ -78,7 +78,6 @@ impl Lowering<'_> {
                 self.project(rows, &projection.expr, &projection.schema)
             }
             input => {
-                self.harmless_marks.borrow_mut().extend(join::plain_conditions(&conjuncts));
                 let rows = self.node(input)?;
                 self.filter(rows, conjuncts)
             }
