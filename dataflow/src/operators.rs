@@ -5,6 +5,7 @@ pub mod backlog;
 pub mod combine;
 pub mod distribute;
 pub mod each_group;
+pub mod errors;
 pub mod flat_map;
 pub mod group;
 pub mod join;

@@ -55,7 +55,7 @@ fn get() -> Plan {
 
 fn view(engine: &EngineHandle, id: u64, plan: Plan) -> RelationId {
     let id = RelationId(id);
-    engine.create_view(ViewSpec { id, name: format!("view {}", id.0), plan, key: vec![] }).unwrap();
+    engine.create_view(ViewSpec { id, name: format!("view {}", id.0), plan, key: vec![], errors: None }).unwrap();
     id
 }
 

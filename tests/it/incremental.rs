@@ -172,7 +172,7 @@ impl Lake {
         let view = self.relation(&format!("v{number}"));
         let planned = view_plan(&self.catalog, view.id, &self.stored).unwrap();
         self.engine
-            .create_view(ViewSpec { id: view.id, name: format!("v{number}"), plan: planned.plan, key: planned.key })
+            .create_view(ViewSpec { id: view.id, name: format!("v{number}"), plan: planned.plan, key: planned.key, errors: None })
             .unwrap();
         self.views.push(view);
     }
