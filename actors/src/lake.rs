@@ -68,6 +68,17 @@ pub struct ViewErrors {
 }
 
 impl ViewErrors {
+    /// How many there are, where they can be read, and the last one; nothing if there are none.
+    fn words(&self, kept: Option<&Arc<Relation>>) -> Option<String> {
+        let rows = match self.present {
+            ..=0 => return None,
+            1 => "1 row".to_owned(),
+            more => format!("{more} rows"),
+        };
+        let place = kept.map_or_else(String::new, |kept| format!(", see {}", kept.name));
+        Some(format!("{rows} could not be computed{place}: {}", self.last.as_deref().unwrap_or_default()))
+    }
+
     /// Takes in errors that came and went; each call is logged once, whatever their number.
     fn note(&mut self, relation: RelationId, errors: &[RowError]) {
         self.present += errors.iter().map(|error| error.diff).sum::<i64>();

@@ -2,6 +2,7 @@
 
 pub mod arrange;
 pub mod backlog;
+pub mod below_zero;
 pub mod combine;
 pub mod distribute;
 pub mod each_group;

@@ -19,6 +19,7 @@ use crate::errors::{ErrorLog, error_schema};
 use crate::lanes::Lanes;
 use crate::layout::Layout;
 use crate::operators::arrange::{RowTrace, arrange, element};
+use crate::operators::below_zero::below_zero;
 use crate::operators::distribute::distribute;
 use crate::operators::errors::errors as view_errors;
 use crate::operators::temporal::Ticks;
@@ -124,8 +125,10 @@ impl<'w> WorkerLoop<'w> {
     fn create_source(&mut self, spec: &SourceSpec) -> Result<(), EngineError> {
         let failed = |reason: String| EngineError::ViewFailed(spec.id, reason);
         let layout = Layout::new(&spec.schema, &spec.key).map_err(|error| failed(error.to_string()))?;
-        let codecs = layout.again().map_err(|error| failed(error.to_string()))?.into_codecs();
-        let errors = ErrorLog::default();
+        let again = || layout.again().map_err(|error| failed(error.to_string()));
+        let (codecs, watched) = (again()?.into_codecs(), again()?);
+        let unkeyed = (spec.envelope == Envelope::Append).then(|| spec.name.clone());
+        let errors = ErrorLog::over(unkeyed.into_iter().collect());
         let dataflow = self.worker.next_dataflow_index();
         let (clock, name, log) = (self.clock, spec.name.as_str(), errors.clone());
         let (input, trace) = match spec.envelope {
@@ -137,8 +140,9 @@ impl<'w> WorkerLoop<'w> {
             }),
             Envelope::Append if spec.keep => self.worker.dataflow_named(name, |scope| {
                 let mut input = DeltaInput::new();
-                let arranged =
-                    arrange(distribute(input.to_stream(scope), codecs.0, codecs.1, false, log), Lanes::multiplicity(), name);
+                let rows = distribute(input.to_stream(scope), codecs.0, codecs.1, false, log.clone());
+                let arranged = arrange(rows, Lanes::multiplicity(), name);
+                below_zero(&arranged, watched, log);
                 input.advance_to(clock);
                 (SourceInput::Append(input), Some(arranged.trace))
             }),

@@ -7,6 +7,7 @@ mod apply;
 mod columns;
 mod functions;
 mod rewrite;
+mod single;
 mod subqueries;
 mod timezone;
 mod window;
@@ -132,7 +133,7 @@ pub(crate) async fn logical(catalog: &Catalog, state: &SessionState, query: &ast
     rewrite(catalog, &mut query)?;
     let statement = ast::Statement::Query(Box::new(query));
     let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await?;
-    apply::apply_subqueries(plan)
+    apply::apply_subqueries(single::single_values(plan)?)
 }
 
 /// Analyses a plan and gives its columns their names and the catalog's types.

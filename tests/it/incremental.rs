@@ -171,8 +171,9 @@ impl Lake {
         self.catalog = Arc::new(catalog);
         let view = self.relation(&format!("v{number}"));
         let planned = view_plan(&self.catalog, view.id, &self.stored).unwrap();
+        let errors = Some(self.relation(&view.name.errors().name).id);
         self.engine
-            .create_view(ViewSpec { id: view.id, name: format!("v{number}"), plan: planned.plan, key: planned.key, errors: None })
+            .create_view(ViewSpec { id: view.id, name: format!("v{number}"), plan: planned.plan, key: planned.key, errors })
             .unwrap();
         self.views.push(view);
     }
@@ -229,6 +230,8 @@ impl Lake {
                 .map(|one| format!("{} {:?}", if one.missing { "missing" } else { "extra" }, one.row.columns()))
                 .collect();
             assert!(differences.is_empty(), "{} at {as_of}: {shown:#?}\n{}", view.name, view.sql);
+            let errors = self.rows(self.relation(&view.name.errors().name).id, as_of);
+            assert!(errors.is_empty(), "{} at {as_of}: {errors:?}\n{}", view.name, view.sql);
         }
     }
 }

@@ -14,12 +14,7 @@ use crate::operators::arrange::{ArrangedRows, element};
 use crate::protocol::Timestamp;
 
 /// The rows of what a view's operators have put into `found`; they go on to `reported`. What is older than `as_of` counts as of then.
-pub fn errors<'scope>(
-    view: &ArrangedRows<'scope>,
-    found: ErrorLog,
-    reported: ErrorLog,
-    as_of: Timestamp,
-) -> DeltaStream<'scope> {
+pub fn errors<'scope>(view: &ArrangedRows<'scope>, found: ErrorLog, reported: ErrorLog, as_of: Timestamp) -> DeltaStream<'scope> {
     view.stream.clone().unary_frontier::<CapacityContainerBuilder<Vec<Delta>>, _, _, _>(Pipeline, "Errors", move |initial, _| {
         let mut held = Some(initial.delayed(&as_of));
         drop(initial);
