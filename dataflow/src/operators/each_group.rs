@@ -281,7 +281,7 @@ pub fn each_group<'scope>(
                         let read = |until: Option<Timestamp>, into: &mut Vec<_>| {
                             let mut reader = group.reader(until);
                             let mut negative = false;
-                            while let Some((batch, val, count)) = reader.next() {
+                            while let Some((batch, val, count)) = reader.next_value() {
                                 negative |= count < 0;
                                 into.extend(std::iter::repeat_n(batches[batch].val(val), count.max(0) as usize));
                             }

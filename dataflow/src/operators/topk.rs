@@ -172,7 +172,7 @@ fn change_of_key<'a>(
 
     let read = |until: Option<Timestamp>| {
         let mut reader = group.reader(until);
-        result.kept(|| reader.next())
+        result.kept(|| reader.next_value())
     };
     let (mut before, mut was_below) = read(None);
     for time in times {
