@@ -68,15 +68,16 @@ pub struct ViewErrors {
 }
 
 impl ViewErrors {
-    /// How many there are, where they can be read, and the last one; nothing if there are none.
+    /// The last one, and how many more there are; where they can be read, if they are `kept`. Nothing if there are none.
     fn words(&self, kept: Option<&Arc<Relation>>) -> Option<String> {
-        let rows = match self.present {
-            ..=0 => return None,
-            1 => "1 row".to_owned(),
-            more => format!("{more} rows"),
-        };
-        let place = kept.map_or_else(String::new, |kept| format!(", see {}", kept.name));
-        Some(format!("{rows} could not be computed{place}: {}", self.last.as_deref().unwrap_or_default()))
+        let last = self.last.as_deref().unwrap_or_default();
+        Some(match (self.present, kept) {
+            (..=0, _) => return None,
+            (1, None) => last.to_owned(),
+            (more, None) => format!("{last}, and {} more", more - 1),
+            (1, Some(kept)) => format!("1 row could not be computed, see {}: {last}", kept.name),
+            (more, Some(kept)) => format!("{more} rows could not be computed, see {}: {last}", kept.name),
+        })
     }
 
     /// Takes in errors that came and went; each call is logged once, whatever their number.
@@ -86,7 +87,7 @@ impl ViewErrors {
         let row = if last.row.is_empty() { String::new() } else { format!(" ({})", last.row) };
         let words = format!("{}{row}", last.reason);
         let came = errors.iter().map(|error| error.diff.max(0)).sum::<i64>();
-        tracing::warn!(%relation, came, present = self.present, words, "rows could not be computed");
+        tracing::warn!(%relation, came, present = self.present, words, "errors of data");
         self.last = Some(words);
     }
 }

@@ -136,8 +136,12 @@ pub fn isolate<T>(
 /// The innermost message, without the chain's prefixes.
 pub fn reason(error: &DataFusionError) -> String {
     match error.find_root() {
-        DataFusionError::ArrowError(inner, _) => inner.to_string(),
-        other => other.to_string(),
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::CastError(words) => words.clone(),
+            other => other.to_string(),
+        },
+        DataFusionError::Execution(words) => words.clone(),
+        other => other.strip_backtrace(),
     }
 }
 

@@ -15,6 +15,7 @@ mod window;
 pub use columns::{StoredColumns, columns_read, query_columns};
 pub(crate) use functions::{is_clock, lake_functions};
 pub(crate) use rewrite::{rewrite, windowed_relation};
+pub use single::SEVERAL_ROWS;
 pub(crate) use subqueries::OneSubqueryAtATime;
 pub(crate) use timezone::timezone_function;
 pub(crate) use window::{TimeWindow, TimeWindowPlanner, WindowRelations};

@@ -21,6 +21,9 @@ use datafusion::logical_expr::{
     ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility,
 };
 
+/// What a scalar subquery with more than one row is told, in PostgreSQL's words.
+pub const SEVERAL_ROWS: &str = "more than one row returned by a subquery used as an expression";
+
 static UP_TO_TWO: LazyLock<Arc<AggregateUDF>> =
     LazyLock::new(|| Arc::new(AggregateUDF::from(UpToTwo { signature: Signature::any(1, Volatility::Immutable) })));
 static ONLY_ONE: LazyLock<Arc<ScalarUDF>> =
@@ -180,9 +183,7 @@ impl ScalarUDFImpl for OnlyOne {
         let place = |row: usize| match lists.is_valid(row).then(|| lists.value_length(row)) {
             None | Some(0) => Ok(None),
             Some(1) => Ok(Some(lists.value_offsets()[row] as u64)),
-            Some(_) => {
-                Err(DataFusionError::Execution("more than one row returned by a subquery used as an expression".to_owned()))
-            }
+            Some(_) => Err(DataFusionError::Execution(SEVERAL_ROWS.to_owned())),
         };
         let places = (0..lists.len()).map(place).collect::<Result<UInt64Array>>()?;
         Ok(ColumnarValue::Array(take(lists.values(), &places, None)?))
