@@ -58,6 +58,12 @@ fn comes_and_goes(workers: usize) {
     assert_eq!((all("scaled"), all("chosen")), (json!([[1, 100], [2, 80], [4, 60]]), json!([[1]])));
     assert_eq!(all("failures"), json!([["Divide by zero error", 2]]));
 
+    let verdict = running.ask("VERIFY MATERIALIZED VIEW divided");
+    let hint = "in batch an error of data fails the whole query: see divided$errors";
+    assert_eq!((&verdict["success"], &verdict["hint"]), (&json!(false), &json!(hint)), "{verdict}");
+    let verdict = json!([["totals: 2 rows, 1 differ, 1 in totals$errors"]]);
+    assert_eq!(rows(&running, "VERIFY MATERIALIZED VIEW totals")[0], verdict[0]);
+
     // more than one row where one value is asked for: an error of the rows that ask
     let several = "more than one row returned by a subquery used as an expression";
     running.rows("INSERT INTO prices VALUES (3, 'tea', 6), (4, 'cocoa', 1), (5, 'cocoa', 2)");

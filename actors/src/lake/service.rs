@@ -144,7 +144,7 @@ impl Lake {
             StatementKind::Verify(name) => {
                 let relation = Arc::clone(self.definitions().catalog.expect(name, position)?);
                 let verdict = self.verify(&relation, self.newest()).await?;
-                let mut lines = vec![format!("{}: {} rows, {} differ", verdict.view, verdict.rows, verdict.differences.len())];
+                let mut lines = vec![verdict.summary()];
                 for difference in verdict.differences.iter().take(100) {
                     let row =
                         arrow::util::pretty::pretty_format_batches(std::slice::from_ref(&difference.row)).map_err(internal)?;
