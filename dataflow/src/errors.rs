@@ -152,25 +152,26 @@ pub fn describe_key<'a>(keys: &RowCodec, fields: impl Iterator<Item = &'a FieldR
     row.map_or_else(|_| String::new(), |rows| describe(&Delta { rows, diffs: None }, 0))
 }
 
-/// A row in words.
+/// A row in words, as `column = value` pairs; columns that planning made up, which begin with `__`, mean nothing to who reads it.
 pub fn describe(delta: &Delta, row: usize) -> String {
     let options = FormatOptions::default().with_null("NULL");
-    let mut text = String::new();
+    let mut pairs: Vec<String> = Vec::with_capacity(delta.rows.num_columns());
     for (field, column) in delta.rows.schema().fields().iter().zip(delta.rows.columns()) {
-        if !text.is_empty() {
-            text.push_str(", ");
+        if field.name().starts_with("__") {
+            continue;
         }
-        text.push_str(field.name());
-        text.push_str(" = ");
-        match (column.as_string_opt::<i32>(), ArrayFormatter::try_new(column, &options)) {
-            (Some(strings), _) if arrow::array::Array::is_valid(strings, row) => {
-                text.extend(strings.value(row).chars().take(200));
-            }
-            (_, Ok(formatter)) => text.push_str(&formatter.value(row).to_string()),
-            (_, Err(_)) => text.push('?'),
+        let value = match (column.as_string_opt::<i32>(), ArrayFormatter::try_new(column, &options)) {
+            (Some(strings), _) if arrow::array::Array::is_valid(strings, row) => strings.value(row).chars().take(200).collect(),
+            (_, Ok(formatter)) => formatter.value(row).to_string(),
+            (_, Err(_)) => "?".to_owned(),
+        };
+        let pair = format!("{} = {value}", field.name());
+        // both sides of a join have its key
+        if !pairs.contains(&pair) {
+            pairs.push(pair);
         }
     }
-    text
+    pairs.join(", ")
 }
 
 #[cfg(test)]

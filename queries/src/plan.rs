@@ -134,6 +134,11 @@ pub(crate) async fn logical(catalog: &Catalog, state: &SessionState, query: &ast
     rewrite(catalog, &mut query)?;
     let statement = ast::Statement::Query(Box::new(query));
     let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await?;
+    resolve_subqueries(plan)
+}
+
+/// What DataFusion's rules do not do with subqueries, in a plan that has not been analysed: see `single` and `apply`.
+pub(crate) fn resolve_subqueries(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
     apply::apply_subqueries(single::single_values(plan)?)
 }
 

@@ -236,4 +236,11 @@ async fn errors_of_a_view_are_followed_and_the_listing_knows_them() {
     assert_eq!(lake.refused("SELECT q FROM plain$errors").await.code, "unknown_relation");
     let error = lake.refused("SELECT (SELECT id FROM t) AS one FROM bag UNION ALL SELECT (SELECT id FROM t)").await;
     assert_eq!((error.sqlstate, error.code), ("21000", "cardinality_violation"));
+    for change in ["UPDATE t SET n = (SELECT id FROM t) WHERE id = 1", "INSERT INTO bag SELECT (SELECT id FROM t)"] {
+        assert_eq!(lake.refused(change).await.sqlstate, "21000", "{change}");
+    }
+    lake.sql("UPDATE t SET n = (SELECT n FROM t o WHERE o.id = t.id + 1) WHERE id = 1 AND EXISTS (SELECT 1 FROM t)")
+        .await
+        .unwrap();
+    assert_eq!(lake.text("SELECT * FROM t ORDER BY id").await, "1|3\n2|3");
 }

@@ -2,7 +2,7 @@
 //!
 //! DataFusion joins a scalar subquery to its outer rows and takes the query's word that there is one row; with more, outer rows would
 //! silently multiply, and a correlated one must be an aggregate to be taken at all. So a subquery that may have several rows is made an
-//! aggregate that collects them, `only_one(SELECT up_to_two(x) FROM …)`, and the error is raised by a function of the outer row: it is an
+//! aggregate that collects them, `only_one(SELECT __up_to_two(x) FROM …)`, and the error is raised by a function of the outer row: it is an
 //! error of exactly the rows that need the value, and goes when the rows too many go.
 
 use std::any::Any;
@@ -80,7 +80,7 @@ impl AggregateUDFImpl for UpToTwo {
     }
 
     fn name(&self) -> &str {
-        "up_to_two"
+        "__up_to_two"
     }
 
     fn signature(&self) -> &Signature {
