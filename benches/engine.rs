@@ -65,7 +65,13 @@ impl Lake {
             let view = named(&format!("v{number}"));
             let planned = view_plan(&catalog, view.id, &stored).unwrap();
             engine
-                .create_view(ViewSpec { id: view.id, name: format!("v{number}"), plan: planned.plan, key: planned.key })
+                .create_view(ViewSpec {
+                    id: view.id,
+                    name: format!("v{number}"),
+                    plan: planned.plan,
+                    key: planned.key,
+                    errors: None,
+                })
                 .unwrap();
         }
         if let Some(zones) = catalog.get(&RelationName::parse("zones")) {

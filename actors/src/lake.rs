@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr};
+use livelake_dataflow::errors::RowError;
 use livelake_dataflow::handle::{EngineConfig, EngineHandle};
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::{Envelope, SourceSpec, Timestamp, ViewSpec};
@@ -57,13 +58,38 @@ pub struct RunOptions {
     pub asked_for: Vec<RelationId>,
 }
 
-/// What happened to rows that a view could not compute.
+/// What a relation could not compute.
 #[derive(Clone, Debug, Default)]
 pub struct ViewErrors {
-    /// How many there are now.
+    /// How many errors there are now.
     pub present: i64,
-    /// The last one, in words.
+    /// The last one that came, in words.
     pub last: Option<String>,
+}
+
+impl ViewErrors {
+    /// The last one, and how many more there are; where they can be read, if they are `kept`. Nothing if there are none.
+    fn words(&self, kept: Option<&Arc<Relation>>) -> Option<String> {
+        let last = self.last.as_deref().unwrap_or_default();
+        Some(match (self.present, kept) {
+            (..=0, _) => return None,
+            (1, None) => last.to_owned(),
+            (more, None) => format!("{last}, and {} more", more - 1),
+            (1, Some(kept)) => format!("1 row could not be computed, see {}: {last}", kept.name),
+            (more, Some(kept)) => format!("{more} rows could not be computed, see {}: {last}", kept.name),
+        })
+    }
+
+    /// Takes in errors that came and went; each call is logged once, whatever their number.
+    fn note(&mut self, relation: RelationId, errors: &[RowError]) {
+        self.present += errors.iter().map(|error| error.diff).sum::<i64>();
+        let Some(last) = errors.iter().rfind(|error| error.diff > 0) else { return };
+        let row = if last.row.is_empty() { String::new() } else { format!(" ({})", last.row) };
+        let words = format!("{}{row}", last.reason);
+        let came = errors.iter().map(|error| error.diff.max(0)).sum::<i64>();
+        tracing::warn!(%relation, came, present = self.present, words, "errors of data");
+        self.last = Some(words);
+    }
 }
 
 /// A source at work.
@@ -142,13 +168,7 @@ impl Lake {
         let noted = Arc::clone(&view_errors);
         engine.listen_to_errors(Box::new(move |id, errors| {
             let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
-            let entry = noted.entry(id).or_default();
-            for error in errors {
-                entry.present += error.diff;
-                let words = if error.row.is_empty() { error.reason } else { format!("{} ({})", error.reason, error.row) };
-                tracing::warn!(relation = %id, diff = error.diff, words, "a row could not be computed");
-                entry.last = Some(words);
-            }
+            noted.entry(id).or_default().note(id, &errors);
         }));
         let stored = stored_columns(&folder.catalog, &options);
         let memory = Arc::new(MemoryGuard::new(config.engine.memory_limit));
@@ -216,6 +236,10 @@ impl Lake {
         self.0.view_errors.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned().unwrap_or_default()
     }
 
+    fn forget_errors(&self, id: RelationId) {
+        self.0.view_errors.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
     /// The newest tick at which every relation is complete.
     pub fn newest(&self) -> Timestamp {
         self.0.ticks.newest_below(self.0.engine.least_frontier())
@@ -244,6 +268,8 @@ impl Lake {
                 let source = RunningSource { connection, progress: Arc::default(), outcome, feeder: None };
                 self.sources_now().insert(relation.name.to_string(), source);
             }
+            // a view's came with the view
+            RelationKind::Errors if !relation.is_base() => {}
             RelationKind::Errors | RelationKind::Table => {
                 let envelope = if relation.key.is_empty() { Envelope::Append } else { Envelope::Upsert };
                 let key = stored.key(relation);
@@ -259,7 +285,8 @@ impl Lake {
             }
             RelationKind::MaterializedView => {
                 let view = view_plan(&catalog, relation.id, &stored)?;
-                let spec = ViewSpec { id: relation.id, name: relation.name.to_string(), plan: view.plan, key: view.key };
+                let errors = catalog.get(&relation.name.errors()).map(|errors| errors.id);
+                let spec = ViewSpec { id: relation.id, name: relation.name.to_string(), plan: view.plan, key: view.key, errors };
                 self.0.engine.create_view(spec).map_err(internal)?;
             }
             RelationKind::View | RelationKind::Sink => {}
@@ -448,7 +475,7 @@ fn stored_columns(catalog: &Catalog, options: &RunOptions) -> StoredColumns {
     }
     let mut stored = columns_read(catalog, &readers);
     for errors in catalog.of_kind(RelationKind::Errors) {
-        // the decoders make whole rows of errors
+        // they are made as whole rows
         stored.0.insert(errors.id, (0..errors.visible).collect());
     }
     stored

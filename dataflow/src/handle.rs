@@ -59,8 +59,19 @@ struct Sequencer {
     next_push: u64,
     next_number: u64,
     clock: Timestamp,
-    /// Known relations: whether they are kept, and what they read.
-    relations: HashMap<RelationId, (bool, Vec<RelationId>)>,
+    relations: HashMap<RelationId, Known>,
+}
+
+/// What the handle has to know of a relation.
+#[derive(Debug, Default)]
+struct Known {
+    /// Whether its rows are kept.
+    kept: bool,
+    reads: Vec<RelationId>,
+    /// The relation of its errors.
+    errors: Option<RelationId>,
+    /// The view whose errors it has.
+    errors_of: Option<RelationId>,
 }
 
 impl Sequencer {
@@ -190,7 +201,7 @@ impl EngineHandle {
         let outcome = self.gather(&replies, workers);
         match &outcome {
             Ok(()) => {
-                sequencer.relations.insert(id, (kept, Vec::new()));
+                sequencer.relations.insert(id, Known { kept, ..Known::default() });
             }
             Err(_) => self.0.board.remove(id),
         }
@@ -204,15 +215,17 @@ impl EngineHandle {
     /// The id is taken, a relation is missing, or the plan cannot be rendered.
     pub fn create_view(&self, spec: ViewSpec) -> Result<(), EngineError> {
         let mut sequencer = self.sequencer();
-        if sequencer.relations.contains_key(&spec.id) {
-            return Err(EngineError::DuplicateRelation(spec.id));
+        let (id, errors) = (spec.id, spec.errors);
+        let parts = || std::iter::once(id).chain(errors);
+        if let Some(taken) = parts().find(|part| sequencer.relations.contains_key(part)) {
+            return Err(EngineError::DuplicateRelation(taken));
         }
         let reads = spec.plan.reads();
         if let Some(missing) = reads.iter().find(|read| !sequencer.relations.contains_key(read)) {
             return Err(EngineError::UnknownRelation(*missing));
         }
-        let (workers, id, as_of) = (sequencer.senders.len(), spec.id, sequencer.clock.saturating_sub(1));
-        self.0.board.add(id, workers);
+        let (workers, as_of) = (sequencer.senders.len(), sequencer.clock.saturating_sub(1));
+        parts().for_each(|part| self.0.board.add(part, workers));
         let (reply, replies) = bounded(workers);
         let spec = Arc::new(spec);
         sequencer.broadcast(|| Command::CreateView(Arc::clone(&spec), as_of, reply.clone()));
@@ -220,32 +233,41 @@ impl EngineHandle {
         let outcome = self.gather(&replies, workers);
         match &outcome {
             Ok(()) => {
-                sequencer.relations.insert(id, (true, reads));
+                sequencer.relations.insert(id, Known { kept: true, reads, errors, errors_of: None });
+                if let Some(errors) = errors {
+                    sequencer.relations.insert(errors, Known { kept: true, errors_of: Some(id), ..Known::default() });
+                }
             }
-            Err(_) => self.0.board.remove(id),
+            Err(_) => parts().for_each(|part| self.0.board.remove(part)),
         }
         outcome
     }
 
-    /// Drops a relation that nothing reads. Blocks until all workers have forgotten it.
+    /// Drops a relation that nothing reads, a view with its errors. Blocks until all workers have forgotten it.
     ///
     /// # Errors
-    /// It does not exist, or a view reads it.
+    /// It does not exist, a view reads it or its errors, or it is a view's errors.
     pub fn drop_relation(&self, id: RelationId) -> Result<(), EngineError> {
         let mut sequencer = self.sequencer();
-        if !sequencer.relations.contains_key(&id) {
-            return Err(EngineError::UnknownRelation(id));
+        let Some(known) = sequencer.relations.get(&id) else { return Err(EngineError::UnknownRelation(id)) };
+        if let Some(view) = known.errors_of {
+            return Err(EngineError::PartOf { relation: id, view });
         }
-        if let Some((reader, _)) = sequencer.relations.iter().find(|(_, (_, reads))| reads.contains(&id)) {
-            return Err(EngineError::InUse { relation: id, reader: *reader });
+        let parts: Vec<RelationId> = known.errors.into_iter().chain([id]).collect();
+        for part in &parts {
+            if let Some((reader, _)) = sequencer.relations.iter().find(|(_, known)| known.reads.contains(part)) {
+                return Err(EngineError::InUse { relation: *part, reader: *reader });
+            }
         }
         let workers = sequencer.senders.len();
         let (reply, replies) = bounded(workers);
         sequencer.broadcast(|| Command::Drop(id, reply.clone()));
         drop(reply);
         let outcome = self.gather(&replies, workers);
-        sequencer.relations.remove(&id);
-        self.0.board.remove(id);
+        for part in parts {
+            sequencer.relations.remove(&part);
+            self.0.board.remove(part);
+        }
         outcome
     }
 
@@ -315,7 +337,7 @@ impl EngineHandle {
         let mut sequencer = self.sequencer();
         match sequencer.relations.get(&request.id) {
             None => return callback(Err(EngineError::UnknownRelation(request.id))),
-            Some((false, _)) => return callback(Err(EngineError::NotArranged(request.id))),
+            Some(Known { kept: false, .. }) => return callback(Err(EngineError::NotArranged(request.id))),
             Some(_) => {}
         }
         if let Some(reason) = self.0.board.failure() {
@@ -340,7 +362,7 @@ impl EngineHandle {
         let mut sequencer = self.sequencer();
         match sequencer.relations.get(&id) {
             None => return Err(EngineError::UnknownRelation(id)),
-            Some((false, _)) => return Err(EngineError::NotArranged(id)),
+            Some(Known { kept: false, .. }) => return Err(EngineError::NotArranged(id)),
             Some(_) => {}
         }
         let number = sequencer.next_number;

@@ -2,9 +2,11 @@
 
 pub mod arrange;
 pub mod backlog;
+pub mod below_zero;
 pub mod combine;
 pub mod distribute;
 pub mod each_group;
+pub mod errors;
 pub mod flat_map;
 pub mod group;
 pub mod join;

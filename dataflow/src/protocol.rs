@@ -88,6 +88,9 @@ pub struct ViewSpec {
     pub plan: Plan,
     /// Columns of the output that identify a row, for seeks; empty: the whole row.
     pub key: Vec<usize>,
+    /// The id, new, of a relation with the errors of its present input, in the columns of [`error_schema`](crate::errors::error_schema): it
+    /// is read and followed like others, and goes with the view. Absent: errors are only reported.
+    pub errors: Option<RelationId>,
 }
 
 /// A read of one relation at one timestamp.
@@ -156,6 +159,14 @@ pub enum EngineError {
         relation: RelationId,
         /// One that reads it.
         reader: RelationId,
+    },
+    /// A view's errors go with the view.
+    #[error("{relation} belongs to {view} and is dropped with it")]
+    PartOf {
+        /// The one to drop.
+        relation: RelationId,
+        /// What it is a part of.
+        view: RelationId,
     },
     /// An expression failed on data, or the plan cannot be rendered; the view is stopped, others go on.
     #[error("view {0} failed: {1}")]

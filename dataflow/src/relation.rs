@@ -54,8 +54,10 @@ pub struct Relation {
     pub reads: Vec<RelationId>,
     /// The dataflows to drop with it.
     pub dataflows: Vec<usize>,
-    /// What its operators could not compute.
+    /// What its operators could not compute, to be reported.
     pub errors: ErrorLog,
+    /// The relation that keeps those of a view, if one does.
+    pub errors_kept_in: Option<RelationId>,
     /// The oldest timestamp at which it can be read.
     pub since: Timestamp,
     /// The last frontier that was reported.

@@ -15,11 +15,13 @@ use timely::worker::Worker;
 use crate::board::{Board, RelationSize};
 use crate::command::{Command, Response};
 use crate::delta::Delta;
-use crate::errors::ErrorLog;
+use crate::errors::{ErrorLog, error_schema};
 use crate::lanes::Lanes;
 use crate::layout::Layout;
-use crate::operators::arrange::{arrange, element};
+use crate::operators::arrange::{RowTrace, arrange, element};
+use crate::operators::below_zero::below_zero;
 use crate::operators::distribute::distribute;
+use crate::operators::errors::errors as view_errors;
 use crate::operators::temporal::Ticks;
 use crate::operators::upsert::{PushedBatch, upsert};
 use crate::peek::Peek;
@@ -123,8 +125,10 @@ impl<'w> WorkerLoop<'w> {
     fn create_source(&mut self, spec: &SourceSpec) -> Result<(), EngineError> {
         let failed = |reason: String| EngineError::ViewFailed(spec.id, reason);
         let layout = Layout::new(&spec.schema, &spec.key).map_err(|error| failed(error.to_string()))?;
-        let codecs = layout.again().map_err(|error| failed(error.to_string()))?.into_codecs();
-        let errors = ErrorLog::default();
+        let again = || layout.again().map_err(|error| failed(error.to_string()));
+        let (codecs, watched) = (again()?.into_codecs(), again()?);
+        let unkeyed = (spec.envelope == Envelope::Append).then(|| spec.name.clone());
+        let errors = ErrorLog::over(unkeyed.into_iter().collect());
         let dataflow = self.worker.next_dataflow_index();
         let (clock, name, log) = (self.clock, spec.name.as_str(), errors.clone());
         let (input, trace) = match spec.envelope {
@@ -136,8 +140,9 @@ impl<'w> WorkerLoop<'w> {
             }),
             Envelope::Append if spec.keep => self.worker.dataflow_named(name, |scope| {
                 let mut input = DeltaInput::new();
-                let arranged =
-                    arrange(distribute(input.to_stream(scope), codecs.0, codecs.1, false, log), Lanes::multiplicity(), name);
+                let rows = distribute(input.to_stream(scope), codecs.0, codecs.1, false, log.clone());
+                let arranged = arrange(rows, Lanes::multiplicity(), name);
+                below_zero(&arranged, watched, log);
                 input.advance_to(clock);
                 (SourceInput::Append(input), Some(arranged.trace))
             }),
@@ -152,6 +157,7 @@ impl<'w> WorkerLoop<'w> {
             reads: Vec::new(),
             dataflows: if kept { vec![dataflow] } else { Vec::new() },
             errors,
+            errors_kept_in: None,
             since: clock.saturating_sub(1),
             reported: 0,
         };
@@ -163,19 +169,32 @@ impl<'w> WorkerLoop<'w> {
         let failed = |reason: String| EngineError::ViewFailed(spec.id, reason);
         let layout = view_layout(&spec.plan, &spec.key).map_err(failed)?;
         let codecs = layout.again().map_err(|error| failed(error.to_string()))?.into_codecs();
-        let errors = ErrorLog::default();
+        let reads = spec.plan.reads();
+        let errors = ErrorLog::over(self.unkeyed_sources(&reads));
+        let kept_errors = match spec.errors {
+            None => None,
+            Some(id) => Some((id, Layout::new(&error_schema(), &[]).map_err(|error| failed(error.to_string()))?)),
+        };
+        let reported = if kept_errors.is_some() { ErrorLog::default() } else { errors.clone() };
         let dataflow = self.worker.next_dataflow_index();
         let (relations, ticks, clock) = (&mut self.relations, self.ticks.clone(), self.clock);
         let (rendered, inputs) = self.worker.dataflow_named(&spec.name, |scope| {
             let mut renderer =
                 Renderer { scope, relations, inputs: Vec::new(), as_of, errors: errors.clone(), ticks, rendered: Vec::new() };
-            let rendered = renderer.render(&spec.plan).map(|stream| {
-                arrange(distribute(stream, codecs.0, codecs.1, false, errors.clone()), Lanes::multiplicity(), &spec.name).trace
+            let rendered = renderer.render(&spec.plan).and_then(|stream| {
+                let rows = distribute(stream, codecs.0, codecs.1, false, errors.clone());
+                let view = arrange(rows, Lanes::multiplicity(), &spec.name);
+                let Some((_, layout)) = &kept_errors else { return Ok((view.trace, None)) };
+                let (keys, vals) = layout.again().map_err(|error| error.to_string())?.into_codecs();
+                let rows = view_errors(&view, errors.clone(), reported.clone(), as_of);
+                let rows = distribute(rows, keys, vals, false, reported.clone());
+                let kept = arrange(rows, Lanes::multiplicity(), &format!("{}: errors", spec.name));
+                Ok((view.trace, Some(kept.trace)))
             });
             (rendered, renderer.inputs)
         });
-        let trace = match rendered {
-            Ok(trace) => trace,
+        let (trace, errors_trace) = match rendered {
+            Ok(traces) => traces,
             Err(reason) => {
                 drop(inputs);
                 self.worker.drop_dataflow(dataflow);
@@ -188,35 +207,59 @@ impl<'w> WorkerLoop<'w> {
                 readers.push((spec.id, input));
             }
         }
-        let reads = spec.plan.reads();
         for read in &reads {
             if let Some(relation) = self.relations.get_mut(read) {
                 relation.readers.push(spec.id);
             }
         }
-        let relation = Relation {
-            name: spec.name.clone(),
+        let kept = |name: String, trace: RowTrace, layout: Layout| Relation {
+            name,
             arrangement: Some(Arrangement { trace, layout: std::rc::Rc::new(layout) }),
             input: None,
             readers: Vec::new(),
-            reads,
-            dataflows: vec![dataflow],
-            errors,
+            reads: Vec::new(),
+            dataflows: Vec::new(),
+            errors: ErrorLog::default(),
+            errors_kept_in: None,
             since: as_of,
             reported: 0,
         };
-        self.relations.insert(spec.id, relation);
+        if let Some(((id, layout), trace)) = kept_errors.zip(errors_trace) {
+            self.relations.insert(id, kept(format!("{}: errors", spec.name), trace, layout));
+        }
+        let view = kept(spec.name.clone(), trace, layout);
+        let view = Relation { reads, dataflows: vec![dataflow], errors: reported, errors_kept_in: spec.errors, ..view };
+        self.relations.insert(spec.id, view);
         Ok(())
+    }
+
+    /// The names of the sources without a key from which rows of these relations come. Only of those can rows be taken away that were
+    /// never there; a source with a key takes the old row from its own state.
+    fn unkeyed_sources(&self, relations: &[RelationId]) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for relation in relations.iter().filter_map(|id| self.relations.get(id)) {
+            match &relation.input {
+                Some(SourceInput::Upsert(_)) => {}
+                Some(_) => names.push(relation.name.clone()),
+                None => names.extend(self.unkeyed_sources(&relation.reads)),
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     fn drop_relation(&mut self, id: RelationId) -> Result<(), EngineError> {
         let relation = self.relations.get(&id).ok_or(EngineError::UnknownRelation(id))?;
-        if let Some(reader) = relation.readers.first() {
-            return Err(EngineError::InUse { relation: id, reader: *reader });
+        let errors = relation.errors_kept_in;
+        for part in errors.into_iter().chain([id]) {
+            if let Some(reader) = self.relations.get(&part).and_then(|relation| relation.readers.first()) {
+                return Err(EngineError::InUse { relation: part, reader: *reader });
+            }
         }
         let mut ended = Vec::new();
         self.followers.retain(|follower| {
-            let stays = follower.relation != id;
+            let stays = follower.relation != id && Some(follower.relation) != errors;
             if !stays {
                 ended.push(follower.number);
             }
@@ -225,6 +268,7 @@ impl<'w> WorkerLoop<'w> {
         for number in ended {
             self.respond(Response::Ended(number, None));
         }
+        drop(errors.and_then(|errors| self.relations.remove(&errors)));
         if let Some(relation) = self.relations.remove(&id) {
             for read in &relation.reads {
                 if let Some(read) = self.relations.get_mut(read) {

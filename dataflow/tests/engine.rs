@@ -10,6 +10,11 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion_common::ScalarValue;
+use datafusion_expr::Operator;
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal};
+use livelake_dataflow::errors::error_schema;
 use livelake_dataflow::handle::{EngineConfig, EngineHandle};
 use livelake_dataflow::plan::{Aggregate, AggregateFunction, OrderBy, Plan, RelationId};
 use livelake_dataflow::protocol::{EngineError, Envelope, InputBatch, Op, PeekRequest, SourceSpec, SubscriptionEvent, ViewSpec};
@@ -55,7 +60,7 @@ fn get() -> Plan {
 
 fn view(engine: &EngineHandle, id: u64, plan: Plan) -> RelationId {
     let id = RelationId(id);
-    engine.create_view(ViewSpec { id, name: format!("view {}", id.0), plan, key: vec![] }).unwrap();
+    engine.create_view(ViewSpec { id, name: format!("view {}", id.0), plan, key: vec![], errors: None }).unwrap();
     id
 }
 
@@ -328,5 +333,157 @@ fn relations_that_are_read_cannot_be_dropped_and_others_go_on() {
     engine.push(ZONES, InputBatch::Rows { rows: rows.slice(2, 1), ops: Some(vec![Op::Retract as u8]) }).unwrap();
     let as_of = engine.advance_to(3);
     assert_eq!(read(&engine, id, as_of).unwrap(), ["Astoria,2"]);
+    engine.shutdown();
+}
+
+fn expression(left: Arc<dyn PhysicalExpr>, operator: Operator, right: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
+    Arc::new(BinaryExpr::new(left, operator, right))
+}
+
+/// `column op value` of the trips, beside another column.
+fn computed(beside: usize, operator: Operator, value: i64, swapped: bool) -> Plan {
+    let column = |at: usize| Arc::new(Column::new(schema().field(at).name(), at)) as Arc<dyn PhysicalExpr>;
+    let value: Arc<dyn PhysicalExpr> = Arc::new(Literal::new(ScalarValue::Int64(Some(value))));
+    let (left, right) = if swapped { (value, column(2)) } else { (column(2), value) };
+    Plan::Map {
+        input: Box::new(get()),
+        predicates: vec![],
+        projection: vec![column(beside), expression(left, operator, right)],
+        schema: Arc::new(Schema::new(vec![field(schema().field(beside).name()), field("value")])),
+    }
+}
+
+const QUARTER: i64 = i64::MAX / 4;
+
+/// A view and its errors: 12 divided by each amount; sums of which those above 4 do not fit.
+fn failing_plans() -> [Plan; 2] {
+    let sums = Plan::Reduce {
+        input: Box::new(computed(1, Operator::Multiply, QUARTER, false)),
+        keys: vec![0],
+        aggregates: vec![aggregate(AggregateFunction::Sum, &[1], false)],
+        schema: Arc::new(Schema::new(["zone", "sum"].map(field).to_vec())),
+    };
+    [computed(0, Operator::Divide, 12, true), sums]
+}
+
+fn failing_expected(state: &BTreeMap<i64, Row>) -> [(Vec<String>, Vec<String>); 2] {
+    let show = |value: Option<i64>| value.map_or("NULL".to_owned(), |value| value.to_string());
+    let (mut quotients, mut sums) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+    let mut zones: BTreeMap<Option<i64>, Option<i64>> = BTreeMap::new();
+    for (id, zone, amount) in state.values() {
+        match amount {
+            Some(0) => quotients.1.push(format!("Divide by zero error,id = {id}, zone = {}, amount = 0", show(*zone))),
+            amount => quotients.0.push(format!("{id},{}", show(amount.map(|amount| 12 / amount)))),
+        }
+        let sum = zones.entry(*zone).or_default();
+        *sum = sum.map_or(*amount, |sum| Some(sum + amount.unwrap_or(0)));
+    }
+    for (zone, sum) in zones {
+        match sum {
+            Some(sum @ 5..) => {
+                let much = i128::from(sum) * i128::from(QUARTER);
+                sums.1.push(format!("Arithmetic overflow: the sum {much} does not fit Int64,zone = {}", show(zone)));
+            }
+            sum => sums.0.push(format!("{},{}", show(zone), show(sum.map(|sum| sum * QUARTER)))),
+        }
+    }
+    [quotients, sums].map(|(mut rows, mut errors)| {
+        rows.sort();
+        errors.sort();
+        (rows, errors)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Errors are those of the present input after every tick, and the other rows are right, on one, two and three workers.
+    #[test]
+    fn errors_are_those_of_the_present_input(ticks in prop::collection::vec(prop::collection::vec(change(), 0..12), 1..10), workers in 1..4usize, late in 0..9usize) {
+        let engine = engine(workers);
+        let create = |first: u64| failing_plans().into_iter().zip((first..).step_by(2)).map(|(plan, id)| {
+            let (id, errors) = (RelationId(id), RelationId(id + 1));
+            engine.create_view(ViewSpec { id, name: "failing".to_owned(), plan, key: vec![], errors: Some(errors) }).unwrap();
+            (id, errors)
+        }).collect::<Vec<_>>();
+        let mut views = create(10);
+        let mut state = BTreeMap::new();
+        for (tick, changes) in ticks.iter().enumerate() {
+            if tick == late {
+                views.extend(create(20));
+            }
+            for (row, delete) in changes {
+                let op = if *delete { Op::Delete } else { Op::Upsert };
+                engine.push(TRIPS, InputBatch::Rows { rows: batch(&[*row]), ops: Some(vec![op as u8]) }).unwrap();
+                if *delete { state.remove(&row.0); } else { state.insert(row.0, *row); }
+            }
+            let as_of = engine.advance_to(1000 * (tick as u64 + 1));
+            for ((id, errors), (rows, reasons)) in views.iter().zip(failing_expected(&state).iter().cycle()) {
+                prop_assert_eq!(&read(&engine, *id, as_of).unwrap(), rows, "view {} at tick {}", id.0, tick);
+                prop_assert_eq!(&read(&engine, *errors, as_of).unwrap(), reasons, "errors {} at tick {}", errors.0, tick);
+            }
+        }
+        engine.shutdown();
+    }
+}
+
+#[test]
+fn less_than_nothing_is_an_error_that_names_the_source_and_goes() {
+    let engine = engine(2);
+    let zones = SourceSpec {
+        id: ZONES,
+        name: "shop.zones".into(),
+        schema: schema(),
+        key: vec![],
+        envelope: Envelope::Append,
+        keep: true,
+    };
+    engine.create_source(zones).unwrap();
+    let get = || Box::new(Plan::Get { relation: ZONES, schema: schema() });
+    let counts = Plan::Reduce {
+        input: get(),
+        keys: vec![1],
+        aggregates: vec![aggregate(AggregateFunction::Count, &[], false)],
+        schema: Arc::new(Schema::new(["zone", "rows"].map(field).to_vec())),
+    };
+    let order = vec![OrderBy { column: 2, descending: false, nulls_first: false }];
+    let first =
+        Plan::TopK { input: get(), partition: vec![1], order, offset: 0, limit: Some(1), row_number: false, schema: schema() };
+    let (send, told) = channel();
+    engine.listen_to_errors(Box::new(move |id, errors| send.send((id, errors)).unwrap()));
+    let view = |id: u64, plan: Plan| {
+        let errors = Some(RelationId(id + 1));
+        engine.create_view(ViewSpec { id: RelationId(id), name: "v".into(), plan, key: vec![], errors }).unwrap();
+    };
+    view(10, counts);
+    view(20, first);
+    let push = |op: Op, at: u64| {
+        engine.push(ZONES, InputBatch::Rows { rows: batch(&[(1, Some(7), Some(3))]), ops: Some(vec![op as u8]) }).unwrap();
+        engine.advance_to(at)
+    };
+    let words = "more rows were retracted than there were in shop.zones";
+    for _ in 0..2 {
+        let as_of = push(Op::Retract, engine.last_tick() + 1);
+        for errors in [11, 21] {
+            assert_eq!(read(&engine, RelationId(errors), as_of).unwrap(), [format!("{words},zone = 7")]);
+        }
+        let as_of = push(Op::Insert, engine.last_tick() + 1);
+        for id in [10, 11, 20, 21] {
+            assert_eq!(read(&engine, RelationId(id), as_of).unwrap(), Vec::<String>::new());
+        }
+    }
+    // the source itself says so, too: a view that only passes rows on would never notice
+    let about_source = std::iter::from_fn(|| told.recv_timeout(PATIENCE).ok()).find(|(id, _)| *id == ZONES).unwrap().1;
+    assert_eq!((about_source[0].reason.as_str(), about_source[0].diff), (words, 1));
+    assert_eq!(about_source[0].row, "id = 1, zone = 7, amount = 3");
+
+    let part_of = engine.drop_relation(RelationId(11)).unwrap_err();
+    assert!(matches!(part_of, EngineError::PartOf { relation: RelationId(11), view: RelationId(10) }), "{part_of}");
+    let over = Plan::Get { relation: RelationId(11), schema: error_schema() };
+    engine.create_view(ViewSpec { id: RelationId(30), name: "over".into(), plan: over, key: vec![], errors: None }).unwrap();
+    assert!(matches!(engine.drop_relation(RelationId(10)), Err(EngineError::InUse { relation: RelationId(11), .. })));
+    engine.drop_relation(RelationId(30)).unwrap();
+    engine.drop_relation(RelationId(10)).unwrap();
+    assert!(matches!(read(&engine, RelationId(11), engine.last_tick()), Err(EngineError::UnknownRelation(_))));
     engine.shutdown();
 }

@@ -44,7 +44,7 @@ impl Catalog {
         Catalog::default()
     }
 
-    /// Takes a CREATE statement: plans it, gives it an id and adds it (a source gets its `name$errors`, too).
+    /// Takes a CREATE statement: plans it, gives it an id and adds it (a source or a materialized view gets its `name$errors`, too).
     ///
     /// # Errors
     /// If the name is taken, it does not plan, or (materialized views) it cannot be maintained incrementally.
@@ -193,9 +193,18 @@ impl Catalog {
         }
         let relation = Relation::source(self.next_id(), source, statement)?;
         plan::check_expressions(&relation)?;
-        let errors = Relation::errors(self.next_id(), &relation);
+        self.add_with_errors(relation)
+    }
+
+    /// Adds a relation and the one of its errors, if it has errors.
+    fn add_with_errors(&mut self, relation: Relation) -> Result<Created, SqlError> {
+        let errors = Relation::errors(RelationId(self.last_id + 1), &relation);
+        if let Some(errors) = &errors {
+            self.existing(&errors.name, errors.kind, false, &relation.position)?;
+            self.next_id();
+        }
         let relation = self.add(relation);
-        self.add(errors);
+        errors.into_iter().for_each(|errors| drop(self.add(errors)));
         Ok(Created::New(relation))
     }
 
@@ -216,7 +225,7 @@ impl Catalog {
         let planned = self.plan(view, &statement.position)?;
         let reads = dependency::direct_reads(self, &view.query);
         let relation = Relation::view(self.next_id(), view, planned, reads, statement);
-        Ok(Created::New(self.add(relation)))
+        self.add_with_errors(relation)
     }
 
     /// Plans a view against this catalog, without adding it.

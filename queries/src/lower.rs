@@ -153,7 +153,8 @@ impl Lowering<'_> {
     /// An expression over rows of a schema, ready to be evaluated on batches.
     fn physical(&self, expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
         check_expression(expr)?;
-        create_physical_expr(expr, schema, &self.props)
+        let expr = create_physical_expr(expr, schema, &self.props)?;
+        Ok(expr.transform_up(|node| Ok(map::checked(node)))?.data)
     }
 }
 

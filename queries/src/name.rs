@@ -64,7 +64,7 @@ impl RelationName {
         TableReference::full(CATALOG, self.schema.as_str(), self.name.as_str())
     }
 
-    /// The name of its error relation.
+    /// The name of its error relation, if it is a source or a materialized view.
     pub fn errors(&self) -> RelationName {
         RelationName::new(self.schema.as_str(), format!("{}$errors", self.name))
     }

@@ -7,6 +7,7 @@ mod apply;
 mod columns;
 mod functions;
 mod rewrite;
+mod single;
 mod subqueries;
 mod timezone;
 mod window;
@@ -14,6 +15,7 @@ mod window;
 pub use columns::{StoredColumns, columns_read, query_columns};
 pub(crate) use functions::{is_clock, lake_functions};
 pub(crate) use rewrite::{rewrite, windowed_relation};
+pub use single::SEVERAL_ROWS;
 pub(crate) use subqueries::OneSubqueryAtATime;
 pub(crate) use timezone::timezone_function;
 pub(crate) use window::{TimeWindow, TimeWindowPlanner, WindowRelations};
@@ -132,7 +134,12 @@ pub(crate) async fn logical(catalog: &Catalog, state: &SessionState, query: &ast
     rewrite(catalog, &mut query)?;
     let statement = ast::Statement::Query(Box::new(query));
     let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await?;
-    apply::apply_subqueries(plan)
+    resolve_subqueries(plan)
+}
+
+/// What DataFusion's rules do not do with subqueries, in a plan that has not been analysed: see `single` and `apply`.
+pub(crate) fn resolve_subqueries(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    apply::apply_subqueries(single::single_values(plan)?)
 }
 
 /// Analyses a plan and gives its columns their names and the catalog's types.

@@ -168,7 +168,8 @@ fn report(lake: &Lake, stats: &RunStats) {
             if source.errors > 0 { format!(", {} put aside in {}$errors", source.errors, source.name) } else { String::new() };
         eprintln!("{}: {} rows in{aside}", source.name, source.rows);
     }
-    for (name, rows) in &stats.relations {
+    // that a view has no errors goes without saying
+    for (name, rows) in stats.relations.iter().filter(|(name, rows)| **rows > 0 || !name.ends_with("$errors")) {
         eprintln!("{name}: {rows} rows kept");
     }
     eprintln!(

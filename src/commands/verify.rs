@@ -48,7 +48,7 @@ impl Verify {
             let mut differing = Vec::new();
             for view in views {
                 let verdict = lake.verify(&view, as_of).await?;
-                println!("{}: {} rows, {} differ", verdict.view, verdict.rows, verdict.differences.len());
+                println!("{}", verdict.summary());
                 for difference in verdict.differences.iter().take(20) {
                     let row =
                         arrow::util::pretty::pretty_format_batches(std::slice::from_ref(&difference.row)).map_err(running)?;

@@ -139,10 +139,20 @@ CREATE SINK listed FROM listed WITH (connector = 'iceberg');";
     assert_eq!(running.rows("SELECT * FROM items ORDER BY item"), json!([{ "item": "milk", "n": 2 }, { "item": "tea", "n": 7 }]));
     let views = running.get("/api/v1/views");
     let failure = views["data"][0]["failure"].as_str().unwrap();
-    assert!(failure.contains("more rows were retracted than there were (item = coffee)"), "{failure}");
+    assert!(failure.contains("more rows were retracted than there were in events (item = coffee)"), "{failure}");
+    let errors = json!([{ "reason": "more rows were retracted than there were in events", "row": "item = coffee" }]);
+    assert_eq!(running.rows("SELECT * FROM items$errors"), errors);
+    // the source says so itself: a view that only passes rows on does not look
+    let source = || running.get("/api/v1/relations")["data"].as_array().unwrap()[0].clone();
+    let (name, failure) = (source()["name"].clone(), source()["failure"].clone());
+    assert_eq!(
+        (name, failure),
+        (json!("events"), json!("more rows were retracted than there were in events (item = coffee, n = 5)"))
+    );
     // the row comes after all
     append(&lake.path().join("events.ndjson"), &change("c", Value::Null, row("coffee", 5)));
     until("nothing is wrong any more", || Some(()).filter(|()| running.get("/api/v1/views")["data"][0]["failure"].is_null()));
+    assert_eq!((source()["failure"].clone(), running.rows("SELECT * FROM items$errors")), (Value::Null, json!([])));
     // a row that was missing in the changes kept no epoch from being committed, and no row out of the table
     append(&lake.path().join("events.ndjson"), &change("c", Value::Null, row("salt", 1)));
     until("it is read", || Some(()).filter(|()| running.rows("SELECT n FROM listed WHERE item = 'salt'") == json!([{ "n": 1 }])));

@@ -28,7 +28,7 @@ CREATE SOURCE trips (id INTEGER PRIMARY KEY, zone INTEGER, vendor TEXT, miles DO
 CREATE SOURCE zones (zone INTEGER PRIMARY KEY, name TEXT, weight BIGINT) WITH (connector = 'files', path = 'x.csv');
 CREATE SOURCE notes (zone INTEGER, note TEXT) WITH (connector = 'files', path = 'x.csv');";
 
-const VIEWS: [&str; 68] = [
+const VIEWS: [&str; 70] = [
     "SELECT id, miles * 2 AS twice, upper(vendor) AS vendor FROM trips WHERE zone > 1 AND miles >= 0.5",
     "SELECT zone, count(*) AS n, count(vendor) AS v, sum(fare) AS s, avg(miles) AS a FROM trips GROUP BY zone",
     // DataFusion's grouped MIN keeps a NaN that comes first; here NaN is the greatest, as in PostgreSQL, so it is left out
@@ -98,6 +98,8 @@ const VIEWS: [&str; 68] = [
     "SELECT t.id, u.word FROM trips t, unnest(string_to_array(t.vendor || ' x', ' ')) AS u(word)",
     "SELECT a.id, b.id AS near FROM trips a JOIN trips b ON b.at BETWEEN a.at - INTERVAL '2 minutes' AND a.at + INTERVAL '1 minute' AND a.id <> b.id",
     "SELECT a.id, b.id AS other FROM trips a LEFT JOIN trips b ON a.zone = b.zone AND b.id > a.id - 3 AND b.id + 1 <= a.id",
+    "SELECT id, (SELECT name FROM zones z WHERE z.zone = t.zone) AS name, (SELECT upper(name) FROM zones z WHERE z.zone = t.id) AS other FROM trips t",
+    "SELECT id FROM trips t WHERE fare > (SELECT weight FROM zones z WHERE z.zone = t.zone) OR vendor = (SELECT name FROM zones WHERE zone = 1)",
 ];
 
 /// A change of trips: id, zone, vendor, miles, cents, minute; and whether it deletes.
@@ -171,8 +173,9 @@ impl Lake {
         self.catalog = Arc::new(catalog);
         let view = self.relation(&format!("v{number}"));
         let planned = view_plan(&self.catalog, view.id, &self.stored).unwrap();
+        let errors = Some(self.relation(&view.name.errors().name).id);
         self.engine
-            .create_view(ViewSpec { id: view.id, name: format!("v{number}"), plan: planned.plan, key: planned.key })
+            .create_view(ViewSpec { id: view.id, name: format!("v{number}"), plan: planned.plan, key: planned.key, errors })
             .unwrap();
         self.views.push(view);
     }
@@ -229,6 +232,8 @@ impl Lake {
                 .map(|one| format!("{} {:?}", if one.missing { "missing" } else { "extra" }, one.row.columns()))
                 .collect();
             assert!(differences.is_empty(), "{} at {as_of}: {shown:#?}\n{}", view.name, view.sql);
+            let errors = self.rows(self.relation(&view.name.errors().name).id, as_of);
+            assert!(errors.is_empty(), "{} at {as_of}: {errors:?}\n{}", view.name, view.sql);
         }
     }
 }

@@ -11,3 +11,4 @@ mod machine;
 mod months;
 mod process;
 mod runs;
+mod view_errors;

@@ -1,6 +1,7 @@
 //! Other layers' errors as a client sees them.
 
 use livelake_dataflow::protocol::EngineError;
+use livelake_queries::plan::SEVERAL_ROWS;
 use livelake_queries::{SqlError, SqlErrorKind};
 
 use crate::service::LakeError;
@@ -63,6 +64,13 @@ impl From<datafusion::error::DataFusionError> for LakeError {
             E::ArrowError(inner, _) => {
                 LakeError { code: "invalid_value", sqlstate: "22000", http_status: 400, message: inner.to_string(), hint: None }
             }
+            E::Execution(message) if message == SEVERAL_ROWS => LakeError {
+                code: "cardinality_violation",
+                sqlstate: "21000",
+                http_status: 400,
+                message: message.clone(),
+                hint: Some("make it return one row: an aggregate, or a condition on a key".to_owned()),
+            },
             E::NotImplemented(message) => not_supported(message.clone()),
             E::Internal(message) => internal(message),
             other => LakeError {

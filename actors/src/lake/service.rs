@@ -96,10 +96,8 @@ impl Lake {
                 None => format!("  {}: its rows are not kept\n", relation.name),
             });
         }
-        let errors = self.view_errors(view);
-        if errors.present > 0 {
-            text.push_str(&format!("  {} rows could not be computed\n", errors.present));
-        }
+        let kept = catalog.by_id(view).and_then(|view| catalog.get(&view.name.errors()));
+        text.extend(self.view_errors(view).words(kept).map(|words| format!("  {words}\n")));
         text
     }
 
@@ -146,7 +144,7 @@ impl Lake {
             StatementKind::Verify(name) => {
                 let relation = Arc::clone(self.definitions().catalog.expect(name, position)?);
                 let verdict = self.verify(&relation, self.newest()).await?;
-                let mut lines = vec![format!("{}: {} rows, {} differ", verdict.view, verdict.rows, verdict.differences.len())];
+                let mut lines = vec![verdict.summary()];
                 for difference in verdict.differences.iter().take(100) {
                     let row =
                         arrow::util::pretty::pretty_format_batches(std::slice::from_ref(&difference.row)).map_err(internal)?;
@@ -267,9 +265,7 @@ impl LakeService for Lake {
                         .frontier(relation.id)
                         .map_or(0, |frontier| frontier.saturating_sub(1))
                         .min(self.engine().last_tick()),
-                    failure: (errors.present > 0).then(|| {
-                        format!("{} rows could not be computed, the last: {}", errors.present, errors.last.unwrap_or_default())
-                    }),
+                    failure: errors.words(catalog.get(&relation.name.errors()).filter(|_| !relation.is_base())),
                     sql: relation.sql.clone(),
                 })
             })

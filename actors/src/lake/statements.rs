@@ -95,8 +95,11 @@ impl Lake {
                     let _ = feeder.send(StopFeeding).await;
                 }
             }
-            if !matches!(relation.kind, RelationKind::View | RelationKind::Sink) {
+            // a view's errors go with the view
+            let in_engine = relation.is_base() || relation.kind == RelationKind::MaterializedView;
+            if in_engine {
                 self.engine().drop_relation(relation.id)?;
+                self.forget_errors(relation.id);
             }
         }
         self.define(Definitions { catalog: Arc::new(catalog), stored: before.stored });

@@ -149,7 +149,7 @@ impl Lake {
                 let planned = plan_query(&definitions.catalog, query, position)?;
                 let view = query_plan(&planned, &definitions.stored, position)?;
                 let id = RelationId(self.0.temporary.fetch_add(1, Ordering::Relaxed));
-                let spec = ViewSpec { id, name: "subscription".to_owned(), plan: view.plan, key: view.key.clone() };
+                let spec = ViewSpec { id, name: "subscription".to_owned(), plan: view.plan, key: view.key.clone(), errors: None };
                 let engine = self.engine().clone();
                 tokio::task::spawn_blocking(move || engine.create_view(spec)).await.map_err(internal)??;
                 self.flush().await?;

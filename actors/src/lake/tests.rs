@@ -203,3 +203,44 @@ async fn a_source_with_a_schedule_is_read_at_the_start_and_then_waits() {
     lake.until("SELECT count(*) FROM s", "2").await;
     drop(lake.folder);
 }
+
+#[actix::test]
+async fn errors_of_a_view_are_followed_and_the_listing_knows_them() {
+    let sql = "CREATE TABLE t (id BIGINT PRIMARY KEY, n BIGINT);
+               CREATE TABLE bag (n BIGINT);
+               CREATE MATERIALIZED VIEW v AS SELECT id, 12 / n AS q FROM t;
+               CREATE VIEW plain AS SELECT 12 / n AS q FROM t;";
+    let lake = run(sql, &[]).await;
+    lake.sql("INSERT INTO t VALUES (1, 0), (2, 3)").await.unwrap();
+    let mut events = lake.lake.subscribe_sql("SUBSCRIBE v$errors WITH (PROGRESS = false)").await.unwrap().events;
+    let mut next = async || match events.next().await.unwrap().unwrap() {
+        SubscriptionEvent::Changes(changes) => {
+            let row = changes.rows.column(1).as_string::<i32>().value(0).to_owned();
+            (changes.as_of, row, changes.diffs.values().to_vec())
+        }
+        other => panic!("{other:?}"),
+    };
+    let (came, row, diffs) = next().await;
+    assert_eq!((row.as_str(), diffs), ("id = 1, n = 0", vec![1]));
+    lake.sql("UPDATE t SET n = 4 WHERE id = 1").await.unwrap();
+    let (gone, row, diffs) = next().await;
+    assert_eq!((row.as_str(), diffs), ("id = 1, n = 0", vec![-1]));
+    // a view and its errors agree at every timestamp
+    for (as_of, rows, errors) in [(came, "2|4", "1"), (gone, "1|3\n2|4", "0")] {
+        assert_eq!(lake.text(&format!("SELECT * FROM v ORDER BY id AS OF {as_of}")).await, rows);
+        assert_eq!(lake.text(&format!("SELECT count(*) FROM v$errors AS OF {as_of}")).await, errors);
+    }
+    assert_eq!(lake.rows("v$errors"), Some(0));
+    let names: Vec<String> = lake.lake.relations().into_iter().map(|relation| relation.name).collect();
+    assert!(names.contains(&"v$errors".to_owned()) && !names.contains(&"plain$errors".to_owned()), "{names:?}");
+    assert_eq!(lake.refused("SELECT q FROM plain$errors").await.code, "unknown_relation");
+    let error = lake.refused("SELECT (SELECT id FROM t) AS one FROM bag UNION ALL SELECT (SELECT id FROM t)").await;
+    assert_eq!((error.sqlstate, error.code), ("21000", "cardinality_violation"));
+    for change in ["UPDATE t SET n = (SELECT id FROM t) WHERE id = 1", "INSERT INTO bag SELECT (SELECT id FROM t)"] {
+        assert_eq!(lake.refused(change).await.sqlstate, "21000", "{change}");
+    }
+    lake.sql("UPDATE t SET n = (SELECT n FROM t o WHERE o.id = t.id + 1) WHERE id = 1 AND EXISTS (SELECT 1 FROM t)")
+        .await
+        .unwrap();
+    assert_eq!(lake.text("SELECT * FROM t ORDER BY id").await, "1|3\n2|3");
+}

@@ -73,7 +73,14 @@ pub(super) fn finish_integer_sum(
     match &output.data_type {
         DataType::Decimal128(precision, scale) => {
             let mut builder = Decimal128Builder::with_capacity(groups).with_precision_and_scale(*precision, *scale)?;
-            (0..groups).for_each(|index| builder.append_option(value(index)));
+            for index in 0..groups {
+                let sum = value(index);
+                let fits = |sum: i128| is_validate_decimal_precision(sum, *precision);
+                match sum {
+                    Some(sum) if !fits(sum) => return Err(overflow(sum)),
+                    sum => builder.append_option(sum),
+                }
+            }
             Ok(Arc::new(builder.finish()))
         }
         DataType::UInt64 => {
@@ -104,7 +111,13 @@ pub(super) fn finish_integer_avg(
         let mut builder = Decimal128Builder::with_capacity(groups).with_precision_and_scale(precision, scale)?;
         // DataFusion's rule for decimal averages: more digits first, then integer division
         let factor = 10i128.pow(u32::from((scale - argument_scale).max(0) as u8));
-        (0..groups).for_each(|index| builder.append_option(value(index).map(|(sum, count)| sum * factor / i128::from(count))));
+        for index in 0..groups {
+            let mean = |(sum, count): (i128, i64)| sum.checked_mul(factor).map(|sum| sum / i128::from(count)).ok_or(sum);
+            let mean = value(index).map(mean).transpose();
+            builder.append_option(mean.map_err(|sum| {
+                ArrowError::ArithmeticOverflow(format!("the sum {sum} is too large for a mean as {}", output.data_type))
+            })?);
+        }
         return Ok(Arc::new(builder.finish()));
     }
     let divisor = 10f64.powi(i32::from(argument_scale));

@@ -21,7 +21,7 @@ use timely::progress::{Antichain, Timestamp as _};
 use crate::batch::RowBatch;
 use crate::chunk::owner;
 use crate::delta::{Delta, DeltaStream, record_batch};
-use crate::errors::{ErrorLog, describe, reason};
+use crate::errors::{ErrorLog, describe_key, reason};
 use crate::function::{GroupFunction, GroupRows};
 use crate::operators::arrange::{ArrangedRows, batches_before, release_before};
 use crate::operators::group::Group;
@@ -180,12 +180,7 @@ impl EachGroupOutput {
     }
 
     fn describe(&self, key: &[u8]) -> String {
-        let fields: Vec<_> = self.keys.columns().iter().map(|column| self.input.field(*column).clone()).collect();
-        let Ok(columns) = self.keys.decode([key]) else { return String::new() };
-        match record_batch(Arc::new(arrow::datatypes::Schema::new(fields)), columns, 1) {
-            Ok(rows) => describe(&Delta { rows, diffs: None }, 0),
-            Err(_) => String::new(),
-        }
+        describe_key(&self.keys, self.keys.columns().iter().map(|column| &self.input.fields()[*column]), key)
     }
 
     /// What changes do to the output.
@@ -282,29 +277,26 @@ pub fn each_group<'scope>(
                     };
                     for key_at in 0..fresh.key_count() {
                         let group = Group::seek(&batches, &mut positions, key_at, earliest);
+                        // whether of some row there is less than nothing
                         let read = |until: Option<Timestamp>, into: &mut Vec<_>| {
                             let mut reader = group.reader(until);
                             let mut negative = false;
-                            while let Some((batch, val, count)) = reader.next() {
+                            while let Some((batch, val, count)) = reader.next_value() {
                                 negative |= count < 0;
                                 into.extend(std::iter::repeat_n(batches[batch].val(val), count.max(0) as usize));
                             }
-                            if negative {
-                                errors.push(
-                                    until.unwrap_or(earliest),
-                                    "more rows were retracted than there were".to_owned(),
-                                    result.describe(group.key),
-                                    if until.is_some() { 1 } else { -1 },
-                                );
-                            }
+                            negative
                         };
                         let mut before = None;
                         for time in group.times() {
                             let changes = pending.entry(time).or_default();
                             changes.keys.push(group.key);
-                            read(before, &mut changes.vals);
+                            let was_below = read(before, &mut changes.vals);
                             let end = changes.vals.len();
-                            read(Some(time), &mut changes.vals);
+                            let is_below = read(Some(time), &mut changes.vals);
+                            if was_below != is_below {
+                                errors.push_below_zero(time, result.describe(group.key), if is_below { 1 } else { -1 });
+                            }
                             changes.ends.push((end, changes.vals.len()));
                             before = Some(time);
                             if changes.vals.len() >= CALL_ROWS {

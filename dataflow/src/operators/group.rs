@@ -67,7 +67,7 @@ pub struct GroupReader<'a> {
 
 impl GroupReader<'_> {
     /// The next value's batch and position, and how often it is there: not 0, but less than that where more were taken away than there were.
-    pub fn next(&mut self) -> Option<(usize, usize, i64)> {
+    pub fn next_value(&mut self) -> Option<(usize, usize, i64)> {
         loop {
             let mut least: Option<(usize, usize)> = None;
             for (at, range) in self.ranges.iter().enumerate() {

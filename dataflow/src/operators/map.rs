@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::and_kleene;
 use arrow::datatypes::SchemaRef;
 use datafusion_common::DataFusionError;
@@ -30,24 +30,28 @@ impl MapStage {
     /// # Errors
     /// An expression fails on some row of it.
     pub fn apply(&self, delta: &Delta) -> Result<Delta, DataFusionError> {
-        let mut mask = None;
+        let mut kept = delta.clone();
+        let mut mask: Option<BooleanArray> = None;
         for predicate in &self.predicates {
-            let value = predicate.evaluate(&delta.rows)?.into_array(delta.len())?;
-            let value = value
-                .as_boolean_opt()
-                .ok_or_else(|| {
-                    DataFusionError::Internal(format!("a predicate gave {} instead of a truth value", value.data_type()))
-                })?
-                .clone();
+            let value = match (truth(predicate, &kept), &mask) {
+                (Err(_), Some(so_far)) if so_far.true_count() < kept.len() => {
+                    // what an earlier predicate leaves out must not fail: `b <> 0 AND a / b > 1`
+                    kept = kept.filter(so_far)?;
+                    mask = None;
+                    truth(predicate, &kept)?
+                }
+                (value, _) => value?,
+            };
             mask = Some(match mask {
                 None => value,
                 Some(mask) => and_kleene(&mask, &value)?,
             });
         }
-        let kept = match &mask {
-            Some(mask) if mask.true_count() < delta.len() => delta.filter(mask)?,
-            _ => delta.clone(),
-        };
+        if let Some(mask) = &mask
+            && mask.true_count() < kept.len()
+        {
+            kept = kept.filter(mask)?;
+        }
         let mut columns = Vec::with_capacity(self.projection.len());
         for (expression, field) in self.projection.iter().zip(self.schema.fields()) {
             let column = expression.evaluate(&kept.rows)?.into_array(kept.len())?;
@@ -60,6 +64,13 @@ impl MapStage {
         }
         Ok(Delta { rows: record_batch(Arc::clone(&self.schema), columns, kept.len())?, diffs: kept.diffs })
     }
+}
+
+/// A predicate of each row.
+fn truth(predicate: &Arc<dyn PhysicalExpr>, delta: &Delta) -> Result<BooleanArray, DataFusionError> {
+    let value = predicate.evaluate(&delta.rows)?.into_array(delta.len())?;
+    let wrong = || DataFusionError::Internal(format!("a predicate gave {} instead of a truth value", value.data_type()));
+    Ok(value.as_boolean_opt().ok_or_else(wrong)?.clone())
 }
 
 /// Applies stages one after another within one operator.

@@ -16,7 +16,7 @@ use crate::aggregate::Aggregates;
 use crate::batch::RowBatch;
 use crate::chunk::owner;
 use crate::delta::{Delta, DeltaStream, record_batch};
-use crate::errors::ErrorLog;
+use crate::errors::{ErrorLog, describe_key};
 use crate::operators::arrange::{ArrangedRows, batches_before, release_before};
 use crate::protocol::Timestamp;
 use crate::rows::RowCodec;
@@ -118,12 +118,7 @@ impl ReduceOutput {
     }
 
     fn describe(&self, key: &[u8]) -> String {
-        let fields = self.schema.fields()[..self.keys.columns().len()].to_vec();
-        let Ok(columns) = self.keys.decode([key]) else { return String::new() };
-        match record_batch(Arc::new(arrow::datatypes::Schema::new(fields)), columns, 1) {
-            Ok(rows) => crate::errors::describe(&Delta { rows, diffs: None }, 0),
-            Err(_) => String::new(),
-        }
+        describe_key(&self.keys, self.schema.fields()[..self.keys.columns().len()].iter(), key)
     }
 }
 
@@ -217,10 +212,9 @@ fn emit<'a>(
     time: Timestamp,
     errors: &ErrorLog,
 ) {
-    for (words, diff) in [(before, -1), (after, 1)] {
-        if (words[0] as i64) < 0 {
-            errors.push(time, "more rows were retracted than there were".to_owned(), result.describe(key), diff);
-        }
+    let below_zero = |words: &[u64]| (words[0] as i64) < 0;
+    if below_zero(before) != below_zero(after) {
+        errors.push_below_zero(time, result.describe(key), if below_zero(after) { 1 } else { -1 });
     }
     let (was, is) = (result.exists(before), result.exists(after));
     // without aggregates the row is its key, and only its coming or going shows

@@ -18,7 +18,7 @@ use timely::progress::{Antichain, Timestamp as _};
 
 use crate::batch::RowBatch;
 use crate::delta::{Delta, DeltaStream, record_batch};
-use crate::errors::ErrorLog;
+use crate::errors::{ErrorLog, describe_key};
 use crate::operators::arrange::{ArrangedRows, batches_before, release_before};
 use crate::operators::group::Group;
 use crate::protocol::Timestamp;
@@ -47,8 +47,9 @@ pub struct TopKOutput {
 type Kept = (usize, usize, i64, u64);
 
 impl TopKOutput {
-    /// The kept prefix: values with multiplicity and first row number.
-    fn kept(&self, mut next: impl FnMut() -> Option<(usize, usize, i64)>, negative: &mut bool) -> Vec<Kept> {
+    /// The kept prefix: values with multiplicity and first row number; and whether on the way to its end there was less than nothing of one.
+    fn kept(&self, mut next: impl FnMut() -> Option<(usize, usize, i64)>) -> (Vec<Kept>, bool) {
+        let mut negative = false;
         let end = self.limit.map(|limit| self.offset.saturating_add(limit));
         let mut seen = 0u64;
         let mut kept = Vec::new();
@@ -56,7 +57,7 @@ impl TopKOutput {
             && let Some((at, val, count)) = next()
         {
             if count < 0 {
-                *negative = true;
+                negative = true;
                 continue;
             }
             let first = seen.max(self.offset);
@@ -66,7 +67,11 @@ impl TopKOutput {
             }
             seen += count as u64;
         }
-        kept
+        (kept, negative)
+    }
+
+    fn describe(&self, key: &[u8]) -> String {
+        describe_key(&self.keys, self.keys.columns().iter().map(|column| &self.schema.fields()[*column]), key)
     }
 
     fn delta(&self, changed: Changed<'_>) -> Result<Delta, ArrowError> {
@@ -165,20 +170,19 @@ fn change_of_key<'a>(
     let group = Group::seek(batches, positions, key_at, earliest);
     let (key, times) = (group.key, group.times());
 
-    let mut negative = false;
-    let mut read = |until: Option<Timestamp>| {
+    let read = |until: Option<Timestamp>| {
         let mut reader = group.reader(until);
-        result.kept(|| reader.next(), &mut negative)
+        result.kept(|| reader.next_value())
     };
-    let mut before = read(None);
+    let (mut before, mut was_below) = read(None);
     for time in times {
-        let after = read(Some(time));
+        let (after, is_below) = read(Some(time));
         let changed = out.entry(time).or_default();
         diff_kept(result, batches, key, &before, &after, changed);
-        before = after;
-    }
-    if negative {
-        errors.push(earliest, "more rows were retracted than there were".to_owned(), String::new(), 1);
+        if was_below != is_below {
+            errors.push_below_zero(time, result.describe(key), if is_below { 1 } else { -1 });
+        }
+        (before, was_below) = (after, is_below);
     }
 }
 

@@ -74,7 +74,9 @@ impl Catalog {
         position: &Position,
     ) -> Result<Vec<Arc<Relation>>, SqlError> {
         let mut gone = Vec::new();
-        let errors = (relation.kind == RelationKind::Source).then(|| self.get(&relation.name.errors()).cloned()).flatten();
+        let errors = matches!(relation.kind, RelationKind::Source | RelationKind::MaterializedView)
+            .then(|| self.get(&relation.name.errors()).cloned())
+            .flatten();
         for target in [Some(Arc::clone(relation)), errors.clone()].into_iter().flatten() {
             let readers = self.readers(target.id);
             if !cascade && let Some(reader) = readers.first() {

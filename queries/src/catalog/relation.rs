@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
+use livelake_dataflow::errors::error_schema;
 use livelake_dataflow::plan::RelationId;
 
 use crate::error::{Position, SqlError, SqlErrorKind};
@@ -52,6 +53,11 @@ pub enum Detail {
         /// Which source.
         source: RelationId,
     },
+    /// The errors of a materialized view's present input.
+    ViewErrors {
+        /// Which view.
+        view: RelationId,
+    },
     /// A table.
     Table {
         /// What was declared.
@@ -83,7 +89,7 @@ pub struct ViewDetail {
 pub const METADATA_COLUMNS: [&str; 9] =
     ["_op", "_source_ts", "_lsn", "_tx_id", "_topic", "_partition", "_offset", "_file", "_row_number"];
 
-/// Columns of every `name$errors`.
+/// Columns of every source's `name$errors`; a materialized view's has those of [`error_schema`].
 pub const ERROR_COLUMNS: [&str; 5] = ["source", "position", "payload", "reason", "at"];
 
 impl Relation {
@@ -97,7 +103,7 @@ impl Relation {
 
     /// Whether its rows come from outside: a source, its errors, or a table.
     pub fn is_base(&self) -> bool {
-        matches!(self.kind, RelationKind::Source | RelationKind::Errors | RelationKind::Table)
+        matches!(self.detail, Detail::Source { .. } | Detail::Errors { .. } | Detail::Table { .. })
     }
 
     /// The names of the key's columns.
@@ -148,22 +154,29 @@ impl Relation {
         })
     }
 
-    pub(super) fn errors(id: RelationId, source: &Relation) -> Relation {
-        let types = [DataType::Utf8, DataType::Utf8, DataType::Utf8, DataType::Utf8, timestamptz()];
-        let fields: Vec<Field> =
-            ERROR_COLUMNS.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true)).collect();
-        Relation {
+    /// The error relation that a source or a materialized view has; none for others.
+    pub(super) fn errors(id: RelationId, of: &Relation) -> Option<Relation> {
+        let (schema, detail): (SchemaRef, Detail) = match of.kind {
+            RelationKind::Source => {
+                let types = [DataType::Utf8, DataType::Utf8, DataType::Utf8, DataType::Utf8, timestamptz()];
+                let fields = ERROR_COLUMNS.iter().zip(types).map(|(name, data_type)| Field::new(*name, data_type, true));
+                (Arc::new(Schema::new(fields.collect::<Vec<_>>())), Detail::Errors { source: of.id })
+            }
+            RelationKind::MaterializedView => (error_schema(), Detail::ViewErrors { view: of.id }),
+            _ => return None,
+        };
+        Some(Relation {
             id,
-            name: source.name.errors(),
+            name: of.name.errors(),
             kind: RelationKind::Errors,
-            visible: fields.len(),
-            schema: Arc::new(Schema::new(fields)),
+            visible: schema.fields().len(),
+            schema,
             key: Vec::new(),
             reads: Vec::new(),
             sql: String::new(),
-            position: source.position.clone(),
-            detail: Detail::Errors { source: source.id },
-        }
+            position: of.position.clone(),
+            detail,
+        })
     }
 
     pub(super) fn table(id: RelationId, table: &CreateTable, statement: &Statement) -> Relation {

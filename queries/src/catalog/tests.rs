@@ -36,6 +36,9 @@ fn names_schemas_and_keys() {
     let errors = lake.get(&RelationName::parse("trips$errors")).unwrap();
     let columns: Vec<&str> = errors.schema.fields().iter().map(|field| field.name().as_str()).collect();
     assert_eq!(columns, ERROR_COLUMNS);
+    let errors = lake.get(&RelationName::parse("nyc.hourly$errors")).unwrap();
+    assert_eq!((errors.kind, errors.is_base(), errors.schema.fields().len()), (RelationKind::Errors, false, 2));
+    assert!(lake.get(&RelationName::parse("busy$errors")).is_none(), "a plain view keeps nothing");
     let trips = lake.get(&RelationName::parse("iceberg.public.trips")).unwrap();
     assert_eq!((trips.visible, trips.schema.fields().len()), (8, 8 + METADATA_COLUMNS.len()));
     assert!(busy.show_create().ends_with("\n-- key: hour"));
@@ -60,7 +63,9 @@ fn a_drop_is_refused_or_cascades_readers_first() {
         [
             "sink busy",
             "view busy",
+            "error relation nyc.hourly$errors",
             "materialized view nyc.hourly",
+            "error relation bad$errors",
             "materialized view bad",
             "error relation trips$errors",
             "source trips"
@@ -74,6 +79,9 @@ fn names_are_taken_once() {
     let mut lake = lake();
     let twice = error(&mut lake, "CREATE TABLE trips (a INTEGER)");
     assert!(twice.starts_with("1:1: trips exists already: it is a source"), "{twice}");
+    lake.create(&parse_statement("CREATE TABLE \"calm$errors\" (a INTEGER)").unwrap()).unwrap();
+    let errors = error(&mut lake, "CREATE MATERIALIZED VIEW calm AS SELECT 1 AS one");
+    assert!(errors.starts_with("1:1: calm$errors exists already: it is a table"), "{errors}");
     let again = parse_statement("CREATE SOURCE IF NOT EXISTS trips (id BIGINT) WITH (connector = 'files')").unwrap();
     assert!(matches!(lake.create(&again).unwrap(), Created::Existed(relation) if relation.key == [0]));
 }

@@ -124,6 +124,11 @@ const QUERIES: &[&str] = &[
     "SELECT z.zone, (SELECT count(*) FROM trips t WHERE t.vendor = z.zone) AS n FROM zones z",
     "SELECT z.zone, (SELECT count(*) FROM trips t WHERE t.vendor = z.zone) AS n, (SELECT count(*) FROM log l WHERE l.level = z.zone) AS m,
         (SELECT sum(t.fare) FROM trips t WHERE t.vendor = z.zone) AS s FROM zones z",
+    "SELECT id, (SELECT DISTINCT z.borough FROM zones z WHERE z.zone = t.vendor) AS b,
+        (SELECT upper(borough) FROM zones z WHERE z.zone = t.zone AND z.borough <> 'b1') AS u FROM trips t",
+    "SELECT id, (SELECT borough FROM zones z WHERE z.zone = (SELECT max(level) FROM log)) AS b FROM trips t",
+    "SELECT vendor, count(*) AS n FROM trips t GROUP BY vendor HAVING count(*) > (SELECT zone FROM zones WHERE zone = 1)",
+    "SELECT id FROM trips t WHERE vendor = (SELECT zone FROM zones z WHERE z.zone = t.zone) OR fare > (SELECT zone FROM zones WHERE zone = 1)",
     "SELECT z.zone, CASE WHEN (SELECT count(*) FROM trips t WHERE t.vendor = z.zone) > 1
         THEN (SELECT count(*) FROM trips t WHERE t.vendor = z.zone) END AS n FROM zones z",
     "SELECT z.borough FROM zones z WHERE (SELECT count(*) FROM trips t WHERE t.vendor = z.zone) >= (SELECT count(*) FROM log l WHERE l.level = z.zone)",

@@ -10,8 +10,9 @@ use datafusion::common::ScalarValue;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, Literal};
 use livelake_dataflow::plan::Plan;
 
 type Physical = Arc<dyn PhysicalExpr>;
@@ -108,6 +109,16 @@ pub(super) fn typed(plan: Plan, schema: &SchemaRef) -> Result<Plan> {
 /// An expression as another type.
 pub(super) fn cast(expr: Physical, to: &arrow::datatypes::DataType) -> Physical {
     Arc::new(CastExpr::new(expr, to.clone(), None))
+}
+
+/// Arithmetic that fails where a result does not fit, as PostgreSQL's does: DataFusion's wraps around unless told.
+pub(super) fn checked(expr: Physical) -> Transformed<Physical> {
+    match expr.as_any().downcast_ref::<BinaryExpr>() {
+        Some(binary) if matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply) => {
+            Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)))
+        }
+        _ => Transformed::no(expr),
+    }
 }
 
 /// Replaces the columns of an expression by what they are computed from.

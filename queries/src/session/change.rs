@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::catalog::{Catalog, Relation};
 use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::name::{RelationName, fold};
-use crate::plan::explain_error;
+use crate::plan::{explain_error, resolve_subqueries};
 use crate::statement::{RelationKind, StatementKind};
 
 /// A planned INSERT, UPDATE or DELETE.
@@ -110,7 +110,7 @@ fn unsupported(position: &Position, what: &str) -> DataFusionError {
 async fn dml_input(state: &SessionState, statement: ast::Statement) -> Result<LogicalPlan> {
     let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await?;
     match plan {
-        LogicalPlan::Dml(dml) => Ok(Arc::unwrap_or_clone(dml.input)),
+        LogicalPlan::Dml(dml) => resolve_subqueries(Arc::unwrap_or_clone(dml.input)),
         other => Err(DataFusionError::Internal(format!("not a change: {}", other.display()))),
     }
 }
