@@ -90,7 +90,7 @@ const VIEWS: [&str; 70] = [
     "SELECT t.id, n.note, n.place FROM trips t, LATERAL (SELECT note, zone AS place FROM notes WHERE notes.zone <= t.zone ORDER BY zone DESC, note LIMIT 1) n",
     "SELECT t.id, z.name, z.zone FROM trips t LEFT JOIN LATERAL (SELECT * FROM zones WHERE zones.weight > t.zone ORDER BY weight, zone LIMIT 2) z ON z.zone <> t.id",
     "SELECT z.zone, x.n, x.s FROM zones z, LATERAL (SELECT count(*) AS n, sum(fare) AS s FROM trips t WHERE t.zone = z.zone AND t.miles > z.weight) x",
-    "SELECT t.id, p.id AS earlier FROM trips t ASOF JOIN trips p MATCH_CONDITION (t.at > p.at) ON t.zone = p.zone WHERE t.id < 5",
+    "SELECT t.id, p.at AS earlier FROM trips t ASOF JOIN trips p MATCH_CONDITION (t.at > p.at) ON t.zone = p.zone WHERE t.id < 5",
     "SELECT id, zone IN (SELECT zone FROM notes) AS noted, NOT EXISTS (SELECT 1 FROM zones z WHERE z.zone = t.zone) AS alone FROM trips t",
     "SELECT id FROM trips WHERE zone NOT IN (SELECT zone FROM notes WHERE note <> 'a')",
     "SELECT id, fare > ALL (SELECT fare FROM trips o WHERE o.zone = t.zone AND o.id <> t.id) AS top, zone = ANY (SELECT zone FROM notes) AS noted FROM trips t",
