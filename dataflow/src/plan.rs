@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion_physical_expr::PhysicalExpr;
 
@@ -259,7 +259,7 @@ impl Plan {
             | Plan::Round { schema, .. } => Arc::clone(schema),
             Plan::Constant { rows } => rows.schema(),
             Plan::TemporalFilter { input, .. } | Plan::Distinct { input } | Plan::Negate { input } => input.schema(),
-            Plan::Union { inputs } => inputs[0].schema(),
+            Plan::Union { inputs } => union_schema(inputs),
         }
     }
 
@@ -301,4 +301,14 @@ impl Plan {
         walk(self, &mut found);
         found
     }
+}
+
+/// The first input's columns; one of them may be NULL if it may be in any input.
+fn union_schema(inputs: &[Plan]) -> SchemaRef {
+    let schemas: Vec<SchemaRef> = inputs.iter().map(Plan::schema).collect();
+    let fields = schemas[0].fields().iter().enumerate().map(|(at, field)| {
+        let nullable = schemas.iter().any(|schema| schema.field(at).is_nullable());
+        field.as_ref().clone().with_nullable(nullable)
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
