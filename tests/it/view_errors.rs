@@ -133,3 +133,27 @@ fn a_views_errors_are_listed_and_go_with_it() {
     running.rows("UPDATE orders SET parts = 1 WHERE id = 1");
     assert_eq!(rows(&running, "SELECT * FROM divided$errors"), json!([]));
 }
+
+#[test]
+fn a_recursion_without_end_is_cut_off_and_says_so() {
+    let sql = "
+CREATE TABLE roads (id BIGINT PRIMARY KEY, a BIGINT, b BIGINT);
+CREATE MATERIALIZED VIEW walks AS
+  WITH RECURSIVE walk (at, steps) AS (SELECT a, 0 FROM roads WHERE id = 1 UNION ALL SELECT r.b, steps + 1 FROM walk JOIN roads r ON r.a = walk.at)
+  SELECT at, max(steps) AS steps FROM walk GROUP BY at;
+CREATE MATERIALIZED VIEW reached AS
+  WITH RECURSIVE walk (at) AS (SELECT a FROM roads WHERE id = 1 UNION SELECT r.b FROM walk JOIN roads r ON r.a = walk.at) SELECT at FROM walk;
+";
+    let lake = LakeDir::new(&[("lake.sql", sql)]);
+    let running = lake.start(&["engine.workers=2"]);
+    let all = |view: &str| rows(&running, &format!("SELECT * FROM {view} ORDER BY 1"));
+    running.rows("INSERT INTO roads VALUES (1, 1, 2), (2, 2, 3), (3, 4, 5)");
+    assert_eq!((all("walks"), all("walks$errors")), (json!([[1, 0], [2, 1], [3, 2]]), json!([])));
+    // a cycle: every round makes another step
+    running.rows("INSERT INTO roads VALUES (4, 3, 1)");
+    assert_eq!(reasons(&running, "walks"), json!([["the recursion has not ended after 10000 rounds", 1]]));
+    assert_eq!((all("reached"), all("reached$errors")), (json!([[1], [2], [3]]), json!([])));
+    running.rows("UPDATE roads SET b = 4 WHERE id = 4");
+    assert_eq!((all("walks"), all("walks$errors")), (json!([[1, 0], [2, 1], [3, 2], [4, 3], [5, 4]]), json!([])));
+    assert_eq!(all("reached"), json!([[1], [2], [3], [4], [5]]));
+}
