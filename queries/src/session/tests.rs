@@ -264,3 +264,9 @@ async fn parameters_have_the_types_that_the_statement_says() {
     let inside = "SELECT id FROM trips WHERE zone IN (SELECT $1::bigint FROM t WHERE n < $2)";
     assert_eq!(types(inside).await, [DataType::Int64, DataType::Int64]);
 }
+
+#[tokio::test]
+async fn the_group_of_null_is_among_the_first() {
+    let null = answer("SELECT count(*) AS n FROM (SELECT DISTINCT name FROM t ORDER BY name LIMIT 3) q").await;
+    assert!(null.contains("| 1 |"), "{null}");
+}
