@@ -146,13 +146,22 @@ impl Lake {
         receive.recv_timeout(Duration::from_secs(120)).unwrap().unwrap()
     }
 
-    pub fn check(&self, as_of: u64, runtime: &tokio::runtime::Runtime) {
+    /// Compares every view with its batch answer. Says how many of them DataFusion could not answer in batch (its physical planner refuses
+    /// some plans that it made itself); of those only the errors are looked at.
+    pub fn check(&self, as_of: u64, runtime: &tokio::runtime::Runtime) -> usize {
+        let mut unanswered = 0;
         for view in &self.views {
             let reader =
                 EngineReader { engine: self.engine.clone(), catalog: Arc::clone(&self.catalog), stored: self.stored.clone() };
-            let wanted = runtime.block_on(expected(&self.catalog, Arc::new(reader), as_of, view.id)).unwrap();
             let actual = self.rows(view.id, as_of);
-            let differences = compare(&view.schema, &wanted, &actual).unwrap();
+            let differences = match runtime.block_on(expected(&self.catalog, Arc::new(reader), as_of, view.id)) {
+                Ok(wanted) => compare(&view.schema, &wanted, &actual).unwrap(),
+                Err(error) if ["plan: [", "internal error"].iter().any(|own| error.message.starts_with(own)) => {
+                    unanswered += 1;
+                    Vec::new()
+                }
+                Err(error) => panic!("{} at {as_of}: {error:?}\n{}", view.name, view.sql),
+            };
             let shown: Vec<_> = differences
                 .iter()
                 .map(|one| format!("{} {:?}", if one.missing { "missing" } else { "extra" }, one.row.columns()))
@@ -161,6 +170,7 @@ impl Lake {
             let errors = self.rows(self.relation(&view.name.errors().name).id, as_of);
             assert!(errors.is_empty(), "{} at {as_of}: {errors:?}\n{}", view.name, view.sql);
         }
+        unanswered
     }
 }
 

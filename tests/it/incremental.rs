@@ -108,7 +108,7 @@ proptest! {
             lake.push(changes);
             // two minutes a tick, so that rows enter and leave temporal filters
             let as_of = lake.engine.advance_to((at as u64 + 1) * 120_000_000);
-            lake.check(as_of, &runtime);
+            assert_eq!(lake.check(as_of, &runtime), 0);
         }
         lake.engine.shutdown();
     }
