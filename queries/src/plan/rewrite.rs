@@ -209,6 +209,7 @@ impl VisitorMut for Rewrite<'_> {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
         row_in(expr);
+        filter_is_true(expr);
         if let Expr::AtTimeZone { timestamp, time_zone } = expr {
             *expr = call(super::timezone::FUNCTION, [time_zone.as_ref().clone(), timestamp.as_ref().clone()]);
         }
@@ -362,6 +363,16 @@ fn names_columns(expr: &Expr) -> bool {
         }
     }
     expr.visit(&mut Names).is_break()
+}
+
+/// `FILTER (WHERE c)` as `FILTER (WHERE (c) IS TRUE)`, which is the same; but DataFusion's grouped count takes rows for which `c` is NULL.
+fn filter_is_true(expr: &mut Expr) {
+    if let Expr::Function(Function { filter: Some(filter), .. }) = expr
+        && !matches!(filter.as_ref(), Expr::IsTrue(_))
+    {
+        let condition = std::mem::replace(filter.as_mut(), Expr::Value(ast::Value::Null.into()));
+        **filter = Expr::IsTrue(Box::new(Expr::Nested(Box::new(condition))));
+    }
 }
 
 /// `(a, b) IN (SELECT …)` as EXISTS; DataFusion takes one column there. (Negated it would differ where there are NULLs, and is left alone.)

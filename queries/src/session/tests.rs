@@ -270,3 +270,9 @@ async fn the_group_of_null_is_among_the_first() {
     let null = answer("SELECT count(*) AS n FROM (SELECT DISTINCT name FROM t ORDER BY name LIMIT 3) q").await;
     assert!(null.contains("| 1 |"), "{null}");
 }
+
+#[tokio::test]
+async fn a_filter_that_is_null_takes_no_row() {
+    let none = answer("SELECT count(*) FILTER (WHERE length(name) < 9) AS named FROM t GROUP BY name").await;
+    assert!(none.contains("| 0     |"), "{none}");
+}
