@@ -14,6 +14,7 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchemaRef, NullEquality, ScalarValue};
 use datafusion::error::Result;
+use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
@@ -205,7 +206,11 @@ impl Apply {
         let mut columns = columns_of(input.schema());
         columns.push(mark.clone());
         if outer.is_empty() {
-            let any = LogicalPlanBuilder::from(inner).limit(0, Some(1))?.project([lit(true).alias(&name)])?.build()?;
+            // not by LIMIT 1, which DataFusion's physical optimiser loses below some joins
+            let rows = count(lit(1_i64)).alias("rows");
+            let any = LogicalPlanBuilder::from(inner).aggregate(Vec::<Expr>::new(), [rows])?;
+            let some = Expr::Column(Column::new_unqualified("rows")).gt(lit(0_i64));
+            let any = any.filter(some)?.project([lit(true).alias(&name)])?.build()?;
             let joined = LogicalPlanBuilder::from(input.as_ref().clone()).join_on(any, JoinType::Left, [lit(true)])?;
             return Ok((Arc::new(joined.project(columns)?.build()?), mark));
         }
