@@ -206,7 +206,7 @@ impl Apply {
         let mut columns = columns_of(input.schema());
         columns.push(mark.clone());
         if outer.is_empty() {
-            // not by LIMIT 1, which DataFusion's physical optimiser loses below some joins
+            // counted rather than limited: one number is less to keep than the rows in an order
             let rows = count(lit(1_i64)).alias("rows");
             let any = LogicalPlanBuilder::from(inner).aggregate(Vec::<Expr>::new(), [rows])?;
             let some = Expr::Column(Column::new_unqualified("rows")).gt(lit(0_i64));
