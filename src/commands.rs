@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+mod bench;
 mod check;
 mod demo;
 mod explain;
@@ -33,6 +34,8 @@ pub enum Command {
     Export(export::Export),
     /// Recompute views from their inputs in batch, at one timestamp, and compare.
     Verify(verify::Verify),
+    /// Measure: what the published figures are made with.
+    Bench(bench::Bench),
 }
 
 impl Command {
@@ -47,6 +50,7 @@ impl Command {
             Command::Subscribe(subscribe) => subscribe.run(),
             Command::Export(export) => export.run(),
             Command::Verify(verify) => verify.run(),
+            Command::Bench(bench) => bench.run(),
         }
     }
 }
