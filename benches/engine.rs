@@ -58,7 +58,15 @@ impl Lake {
             let (name, key) = (relation.name.to_string(), relation.key.clone());
             let keep = !relation.key.is_empty();
             engine
-                .create_source(SourceSpec { id: relation.id, name, schema: relation.visible_schema(), key, envelope, keep })
+                .create_source(SourceSpec {
+                    id: relation.id,
+                    name,
+                    schema: relation.visible_schema(),
+                    key,
+                    envelope,
+                    keep,
+                    only_inserts: true,
+                })
                 .unwrap();
         }
         for number in 0..views.len() {

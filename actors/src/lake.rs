@@ -262,6 +262,7 @@ impl Lake {
                     key,
                     envelope,
                     keep,
+                    only_inserts: connection.only_inserts(),
                 };
                 self.0.engine.create_source(spec).map_err(internal)?;
                 let (_, outcome) = watch::channel(Outcome::Running);
@@ -280,6 +281,7 @@ impl Lake {
                     key,
                     envelope,
                     keep,
+                    only_inserts: false,
                 };
                 self.0.engine.create_source(spec).map_err(internal)?;
             }

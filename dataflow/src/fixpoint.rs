@@ -158,7 +158,7 @@ impl<'inner> Loop<'_, 'inner> {
             }
             Plan::Negate { input } => Ok(self.render(input)?.negate()),
             Plan::Distinct { input } => Ok(self.render(input)?.distinct_core()),
-            Plan::Join { left, right, on, null_equals_null, schema } => self.join(left, right, on, *null_equals_null, schema),
+            Plan::Join { left, right, on, null_equals_null, schema, .. } => self.join(left, right, on, *null_equals_null, schema),
             Plan::Reduce { .. } | Plan::TopK { .. } | Plan::EachGroup { .. } => {
                 Err("a recursion cannot aggregate, number or limit its own rows".to_owned())
             }
@@ -200,8 +200,8 @@ impl<'inner> Loop<'_, 'inner> {
     ) -> Result<Inside<'inner>, String> {
         let words = |error: ArrowError| error.to_string();
         let (left_schema, right_schema) = (left.schema(), right.schema());
-        let left_side = JoinSide::new(&left_schema, &on.iter().map(|pair| pair.0).collect::<Vec<_>>()).map_err(words)?;
-        let right_side = JoinSide::new(&right_schema, &on.iter().map(|pair| pair.1).collect::<Vec<_>>()).map_err(words)?;
+        let left_side = JoinSide::new(&left_schema, &on.iter().map(|pair| pair.0).collect::<Vec<_>>(), None);
+        let right_side = JoinSide::new(&right_schema, &on.iter().map(|pair| pair.1).collect::<Vec<_>>(), None);
         let mut parts = left_side.parts(Part::Left);
         parts.extend(right_side.parts(Part::Right));
         let keys = RowCodec::new(&left_schema, &left_side.key).map_err(words)?;

@@ -13,6 +13,7 @@ pub mod join;
 pub mod map;
 pub mod reduce;
 pub mod temporal;
+pub mod top_of_inserts;
 pub mod topk;
 pub mod upsert;
 pub mod window;

@@ -87,6 +87,8 @@ pub enum Plan {
         on: Vec<(usize, usize)>,
         /// IS NOT DISTINCT FROM instead of `=`.
         null_equals_null: bool,
+        /// Pairs that are not within it may be left out: who asks for it filters them anyway.
+        range: Option<JoinRange>,
         /// Left columns, then right columns.
         schema: SchemaRef,
     },
@@ -185,6 +187,28 @@ pub enum Plan {
     },
 }
 
+/// A comparison of a left column with a right one, of the same type with a fixed width. Within equal keys rows are kept sorted by these
+/// columns, so a row is paired with a run of the other side's instead of with all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinRange {
+    /// Column of the left side, not of the key.
+    pub left: usize,
+    /// Column of the right side, not of the key.
+    pub right: usize,
+    /// Whether the left is at least the right; else it is at most that. Strict comparisons are asked for without strictness.
+    pub left_is_greater: bool,
+}
+
+impl JoinRange {
+    /// Whether columns of a type can be compared so: their encodings have one width and compare as the values do. Floats do not: SQL says
+    /// that they are equal where their order says otherwise.
+    pub fn fits(data_type: &DataType) -> bool {
+        data_type.is_integer()
+            || data_type.is_decimal()
+            || matches!(data_type, DataType::Date32 | DataType::Timestamp(..) | DataType::Time64(_))
+    }
+}
+
 /// One ordering column of a [`Plan::TopK`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OrderBy {
@@ -279,6 +303,28 @@ impl Plan {
             Plan::Fixpoint { base, step, .. } => vec![base, step],
             Plan::Join { left, right, .. } => vec![left, right],
             Plan::Union { inputs } => inputs.iter().collect(),
+        }
+    }
+
+    /// Whether no row of it is ever taken away, if that is so for the relations that `inserts` names. A join of two such inputs is one,
+    /// but an aggregate, a first row or what depends on the clock is not: there a row that comes takes another's place.
+    pub fn only_inserts(&self, inserts: &dyn Fn(RelationId) -> bool) -> bool {
+        match self {
+            Plan::Get { relation, .. } => inserts(*relation),
+            Plan::Constant { .. } => true,
+            Plan::Map { .. }
+            | Plan::Window { .. }
+            | Plan::FlatMap { .. }
+            | Plan::Distinct { .. }
+            | Plan::Join { .. }
+            | Plan::Union { .. } => self.children().into_iter().all(|child| child.only_inserts(inserts)),
+            Plan::TemporalFilter { .. }
+            | Plan::Reduce { .. }
+            | Plan::Negate { .. }
+            | Plan::TopK { .. }
+            | Plan::EachGroup { .. }
+            | Plan::Fixpoint { .. }
+            | Plan::Round { .. } => false,
         }
     }
 

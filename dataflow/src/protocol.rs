@@ -75,6 +75,8 @@ pub struct SourceSpec {
     /// Whether the rows are arranged even if no view needs them so: what [`peek`](crate::handle::EngineHandle::peek) and
     /// [`subscribe`](crate::handle::EngineHandle::subscribe) need. Upsert sources are always arranged.
     pub keep: bool,
+    /// A promise that rows only come: no [`Op::Retract`], no truncation. Views over it keep less then.
+    pub only_inserts: bool,
 }
 
 /// A maintained view to create.

@@ -58,6 +58,8 @@ pub struct Relation {
     pub errors: ErrorLog,
     /// The relation that keeps those of a view, if one does.
     pub errors_kept_in: Option<RelationId>,
+    /// Whether no row of it is ever taken away.
+    pub only_inserts: bool,
     /// The oldest timestamp at which it can be read.
     pub since: Timestamp,
     /// The last frontier that was reported.

@@ -28,18 +28,19 @@ use crate::fixpoint::{Recursion, fixpoint};
 use crate::function::GroupFunction;
 use crate::lanes::Lanes;
 use crate::layout::Layout;
-use crate::operators::arrange::{ArrangedRows, arrange};
+use crate::operators::arrange::{ArrangedRows, ChunkStream, arrange};
 use crate::operators::combine::{Contribution, combine};
 use crate::operators::distribute::distribute;
 use crate::operators::each_group::{EachGroupOutput, each_group};
 use crate::operators::flat_map::flat_map;
-use crate::operators::join::{JoinOutput, Part, Side, join};
+use crate::operators::join::{JoinOutput, Part, Run, Side, join};
 use crate::operators::map::{MapStage, map};
 use crate::operators::reduce::{ReduceOutput, reduce};
 use crate::operators::temporal::{Ticks, temporal_filter};
+use crate::operators::top_of_inserts::top_of_inserts;
 use crate::operators::topk::{TopKOutput, top_k};
 use crate::operators::window::window;
-use crate::plan::{Aggregate, AggregateFunction, OrderBy, Plan, RelationId};
+use crate::plan::{Aggregate, AggregateFunction, JoinRange, OrderBy, Plan, RelationId};
 use crate::protocol::Timestamp;
 use crate::relation::{Arrangement, DeltaInput, Relation};
 use crate::rows::RowCodec;
@@ -95,7 +96,9 @@ impl<'scope> Renderer<'_, 'scope> {
             Plan::TemporalFilter { input, from, until } => {
                 Ok(temporal_filter(self.render(input)?, from.clone(), until.clone(), self.ticks.clone(), self.errors.clone()))
             }
-            Plan::Join { left, right, on, null_equals_null, schema } => self.join(left, right, on, *null_equals_null, schema),
+            Plan::Join { left, right, on, null_equals_null, range, schema } => {
+                self.join((left, right), on, *null_equals_null, *range, schema)
+            }
             Plan::Reduce { input, keys, aggregates, schema } => match split_wide_extremes(input, keys, aggregates, schema)? {
                 Some(rewritten) => self.render(&rewritten),
                 None => self.reduce(input, keys, aggregates, schema),
@@ -111,9 +114,10 @@ impl<'scope> Renderer<'_, 'scope> {
             }
             Plan::Negate { input } => Ok(self.render(input)?.map(Delta::negate)),
             Plan::TopK { input, partition, order, offset, limit, row_number, schema } => {
-                let input_schema = input.schema();
+                let only_inserts = self.only_inserts(input);
                 let stream = self.render(input)?;
-                self.top_k(stream, &input_schema, partition, order, (*offset, *limit, *row_number), schema)
+                let bounds = (*offset, *limit, *row_number);
+                self.top_k(stream, &input.schema(), (partition, order), bounds, only_inserts, schema)
             }
             Plan::EachGroup { input, partition, order, function, always, schema } => {
                 let input_schema = input.schema();
@@ -191,10 +195,10 @@ impl<'scope> Renderer<'_, 'scope> {
 
     fn join(
         &mut self,
-        left: &Plan,
-        right: &Plan,
+        (left, right): (&Plan, &Plan),
         on: &[(usize, usize)],
         null_equals_null: bool,
+        range: Option<JoinRange>,
         schema: &SchemaRef,
     ) -> Result<DeltaStream<'scope>, String> {
         let (left_schema, right_schema) = (left.schema(), right.schema());
@@ -222,8 +226,10 @@ impl<'scope> Renderer<'_, 'scope> {
         let left_key: Vec<usize> = on.iter().map(|pair| pair.0).collect();
         let right_key: Vec<usize> = on.iter().map(|pair| pair.1).collect();
         let words = |error: arrow::error::ArrowError| error.to_string();
-        let left_layout = JoinSide::new(&left_schema, &left_key).map_err(words)?;
-        let right_layout = JoinSide::new(&right_schema, &right_key).map_err(words)?;
+        // a shared arrangement is sorted as its relation is
+        let range = range.filter(|_| shared_left.is_none() && shared_right.is_none());
+        let left_layout = JoinSide::new(&left_schema, &left_key, range.map(|range| range.left));
+        let right_layout = JoinSide::new(&right_schema, &right_key, range.map(|range| range.right));
         let left_rows = self.join_side(left, shared_left, &left_schema, &left_layout, !null_equals_null)?;
         let right_rows = self.join_side(right, shared_right, &right_schema, &right_layout, !null_equals_null)?;
         let mut parts = left_layout.parts(Part::Left);
@@ -233,6 +239,7 @@ impl<'scope> Renderer<'_, 'scope> {
             left: RowCodec::new(&left_schema, &left_layout.rest).map_err(words)?,
             right: RowCodec::new(&right_schema, &right_layout.rest).map_err(words)?,
             parts,
+            run: range.map(|range| Run::new(&left_schema, range)).transpose().map_err(words)?,
             schema: Arc::clone(schema),
         };
         Ok(join(left_rows, right_rows, result, self.as_of, self.errors.clone(), "Join"))
@@ -285,6 +292,7 @@ impl<'scope> Renderer<'_, 'scope> {
     ) -> Result<DeltaStream<'scope>, String> {
         let input_schema = input.schema();
         let (aggregates, branches) = Aggregates::new(aggregates, &input_schema)?;
+        let only_inserts = self.only_inserts(input);
         let stream = self.render(input)?;
         let words = |error: arrow::error::ArrowError| error.to_string();
         let mut chunks = Vec::new();
@@ -299,7 +307,8 @@ impl<'scope> Renderer<'_, 'scope> {
                 Branch::Extreme { column, greatest } => {
                     let (narrow, schema) = self.narrow(stream.clone(), &input_schema, keys, *column)?;
                     let order = [OrderBy { column: keys.len(), descending: *greatest, nulls_first: false }];
-                    let extreme = self.top_k(narrow, &schema, &first(keys.len()), &order, (0, Some(1), false), &schema)?;
+                    let one = (0, Some(1), false);
+                    let extreme = self.top_k(narrow, &schema, (&first(keys.len()), &order), one, only_inserts, &schema)?;
                     (extreme, vec![(*column, keys.len())], RowCodec::new(&schema, &first(keys.len())).map_err(words)?)
                 }
             };
@@ -340,18 +349,27 @@ impl<'scope> Renderer<'_, 'scope> {
         Ok((map(stream, "Narrow", vec![stage], self.errors.clone()), schema))
     }
 
+    /// Whether no row of a plan is ever taken away.
+    fn only_inserts(&self, plan: &Plan) -> bool {
+        plan.only_inserts(&|id| self.relations.get(&id).is_some_and(|relation| relation.only_inserts))
+    }
+
     fn top_k(
         &mut self,
         stream: DeltaStream<'scope>,
         input: &SchemaRef,
-        partition: &[usize],
-        order: &[OrderBy],
+        (partition, order): (&[usize], &[OrderBy]),
         (offset, limit, row_number): (u64, Option<u64>, bool),
+        only_inserts: bool,
         schema: &SchemaRef,
     ) -> Result<DeltaStream<'scope>, String> {
-        let (arranged, sorted) = self.sorted_groups(stream, input, partition, order, "ArrangeForTopK")?;
+        let (chunks, sorted) = self.sorted_groups(stream, input, partition, order)?;
         let SortedGroups { keys, vals, parts } = sorted;
         let result = TopKOutput { offset, limit, row_number, keys, vals, parts, schema: Arc::clone(schema) };
+        if only_inserts && let Some(end) = limit.and_then(|limit| limit.checked_add(offset)) {
+            return Ok(top_of_inserts(chunks, result, end, self.as_of, self.errors.clone(), "TopOfInserts"));
+        }
+        let arranged = arrange(chunks, Lanes::multiplicity(), "ArrangeForTopK");
         Ok(top_k(arranged, result, self.as_of, self.errors.clone(), "TopK"))
     }
 
@@ -364,7 +382,8 @@ impl<'scope> Renderer<'_, 'scope> {
         always: bool,
         schema: &SchemaRef,
     ) -> Result<DeltaStream<'scope>, String> {
-        let (arranged, sorted) = self.sorted_groups(stream, input, partition, order, "ArrangeForEachGroup")?;
+        let (chunks, sorted) = self.sorted_groups(stream, input, partition, order)?;
+        let arranged = arrange(chunks, Lanes::multiplicity(), "ArrangeForEachGroup");
         let SortedGroups { keys, vals, parts } = sorted;
         let rows = RowCodec::new(schema, &first(schema.fields().len())).map_err(|error| error.to_string())?;
         let always_from = (always && partition.is_empty()).then_some(self.as_of);
@@ -372,15 +391,14 @@ impl<'scope> Renderer<'_, 'scope> {
         Ok(each_group(arranged, result, self.as_of, self.errors.clone(), "EachGroup"))
     }
 
-    /// Arranges rows by group, so that within a group bytes compare as the order asks, and the whole row breaks ties.
+    /// Encodes rows by group, so that within a group bytes compare as the order asks, and the whole row breaks ties.
     fn sorted_groups(
         &mut self,
         stream: DeltaStream<'scope>,
         input: &SchemaRef,
         partition: &[usize],
         order: &[OrderBy],
-        name: &str,
-    ) -> Result<(ArrangedRows<'scope>, SortedGroups), String> {
+    ) -> Result<(ChunkStream<'scope>, SortedGroups), String> {
         let words = |error: arrow::error::ArrowError| error.to_string();
         let mut columns = Vec::new();
         let mut fields = Vec::new();
@@ -401,11 +419,11 @@ impl<'scope> Renderer<'_, 'scope> {
                 None => (false, columns.iter().position(|known| *known == column).unwrap_or(0)),
             })
             .collect();
-        Ok((arrange(chunks, Lanes::multiplicity(), name), SortedGroups { keys: keys()?, vals: vals()?, parts }))
+        Ok((chunks, SortedGroups { keys: keys()?, vals: vals()?, parts }))
     }
 }
 
-/// How to read an arrangement by group, ordered within.
+/// How to read rows by group, ordered within.
 struct SortedGroups {
     /// Decodes the partition columns.
     keys: RowCodec,
@@ -423,9 +441,11 @@ pub(crate) struct JoinSide {
 }
 
 impl JoinSide {
-    pub(crate) fn new(schema: &SchemaRef, key: &[usize]) -> Result<JoinSide, arrow::error::ArrowError> {
+    /// A side by these columns; within equal keys by `first`, where one is given.
+    pub(crate) fn new(schema: &SchemaRef, key: &[usize], first: Option<usize>) -> JoinSide {
         let columns = schema.fields().len();
-        Ok(JoinSide { key: key.to_vec(), rest: (0..columns).filter(|column| !key.contains(column)).collect(), columns })
+        let rest = (0..columns).filter(|column| !key.contains(column) && Some(*column) != first);
+        JoinSide { key: key.to_vec(), rest: first.into_iter().chain(rest).collect(), columns }
     }
 
     pub(crate) fn parts(&self, rest: fn(usize) -> Part) -> Vec<Part> {

@@ -87,6 +87,7 @@ pub fn split_wide_extremes(
             right: Box::new(top),
             on: on.clone(),
             null_equals_null: true,
+            range: None,
             schema: Arc::new(Schema::new(both)),
         };
     }

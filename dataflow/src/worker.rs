@@ -158,6 +158,7 @@ impl<'w> WorkerLoop<'w> {
             dataflows: if kept { vec![dataflow] } else { Vec::new() },
             errors,
             errors_kept_in: None,
+            only_inserts: spec.only_inserts && spec.envelope == Envelope::Append,
             since: clock.saturating_sub(1),
             reported: 0,
         };
@@ -221,6 +222,7 @@ impl<'w> WorkerLoop<'w> {
             dataflows: Vec::new(),
             errors: ErrorLog::default(),
             errors_kept_in: None,
+            only_inserts: false,
             since: as_of,
             reported: 0,
         };
@@ -228,7 +230,10 @@ impl<'w> WorkerLoop<'w> {
             self.relations.insert(id, kept(format!("{}: errors", spec.name), trace, layout));
         }
         let view = kept(spec.name.clone(), trace, layout);
-        let view = Relation { reads, dataflows: vec![dataflow], errors: reported, errors_kept_in: spec.errors, ..view };
+        let inserts = |id| self.relations.get(&id).is_some_and(|relation| relation.only_inserts);
+        let only_inserts = spec.plan.only_inserts(&inserts);
+        let view =
+            Relation { reads, dataflows: vec![dataflow], errors: reported, errors_kept_in: spec.errors, only_inserts, ..view };
         self.relations.insert(spec.id, view);
         Ok(())
     }

@@ -48,8 +48,15 @@ fn batch(rows: &[Row]) -> RecordBatch {
 
 fn engine(workers: usize) -> EngineHandle {
     let engine = EngineHandle::start(&EngineConfig { workers, retention_us: 0 }).unwrap();
-    let spec =
-        SourceSpec { id: TRIPS, name: "trips".into(), schema: schema(), key: vec![0], envelope: Envelope::Upsert, keep: true };
+    let spec = SourceSpec {
+        id: TRIPS,
+        name: "trips".into(),
+        schema: schema(),
+        key: vec![0],
+        envelope: Envelope::Upsert,
+        keep: true,
+        only_inserts: false,
+    };
     engine.create_source(spec).unwrap();
     engine
 }
@@ -176,6 +183,7 @@ fn join_plan() -> Plan {
         right: Box::new(get()),
         on: vec![(1, 2)],
         null_equals_null: false,
+        range: None,
         schema: Arc::new(Schema::new(pairs)),
     }
 }
@@ -304,6 +312,7 @@ fn relations_that_are_read_cannot_be_dropped_and_others_go_on() {
         key: vec![],
         envelope: Envelope::Append,
         keep: true,
+        only_inserts: false,
     };
     engine.create_source(zones).unwrap();
     let least = Plan::Reduce {
@@ -437,6 +446,7 @@ fn less_than_nothing_is_an_error_that_names_the_source_and_goes() {
         key: vec![],
         envelope: Envelope::Append,
         keep: true,
+        only_inserts: false,
     };
     engine.create_source(zones).unwrap();
     let get = || Box::new(Plan::Get { relation: ZONES, schema: schema() });

@@ -11,6 +11,7 @@ use livelake_dataflow::plan::{Aggregate, OrderBy, Plan, RelationId};
 
 use crate::catalog::Catalog;
 use crate::plan::ViewPlan;
+use crate::statement::RelationKind;
 
 /// A view's logical plan, dataflow, key and inputs.
 pub fn view_text(plan: &ViewPlan, catalog: &Catalog) -> String {
@@ -58,7 +59,7 @@ fn write_node<'p>(plan: &'p Plan, catalog: &Catalog, depth: usize, seen: &mut Ve
         return;
     }
     seen.push(plan);
-    let kept = state_of(plan).map(|kept| format!("  → {kept}")).unwrap_or_default();
+    let kept = state_of(plan, catalog).map(|kept| format!("  → {kept}")).unwrap_or_default();
     let _ = writeln!(text, "{indent}{}{kept}", operator(plan, catalog));
     for child in plan.children() {
         write_node(child, catalog, depth + 1, seen, text);
@@ -87,11 +88,16 @@ fn operator(plan: &Plan, catalog: &Catalog) -> String {
             };
             format!("TemporalFilter{}{}", bound("from", from), bound("until", until))
         }
-        Plan::Join { left, right, on, null_equals_null, .. } => {
+        Plan::Join { left, right, on, null_equals_null, range, .. } => {
             let (left, right) = (left.schema(), right.schema());
             let pairs: Vec<String> = on.iter().map(|(l, r)| format!("{} = {}", column(&left, *l), column(&right, *r))).collect();
             let on = if pairs.is_empty() { "everything (cross product)".to_string() } else { pairs.join(" and ") };
-            format!("Join on {on}{}", if *null_equals_null { ", NULL = NULL" } else { "" })
+            let range = range.map(|range| {
+                let sign = if range.left_is_greater { ">=" } else { "<=" };
+                format!(", sought by {} {sign} {}", column(&left, range.left), column(&right, range.right))
+            });
+            let nulls = if *null_equals_null { ", NULL = NULL" } else { "" };
+            format!("Join on {on}{nulls}{}", range.unwrap_or_default())
         }
         Plan::Reduce { input, keys, aggregates, .. } => {
             let input = input.schema();
@@ -131,8 +137,12 @@ fn operator(plan: &Plan, catalog: &Catalog) -> String {
     }
 }
 
+fn is_source_without_key(catalog: &Catalog, id: RelationId) -> bool {
+    catalog.by_id(id).is_some_and(|relation| relation.kind == RelationKind::Source && relation.key.is_empty())
+}
+
 /// What an operator keeps between ticks; stateless ones keep nothing.
-fn state_of(plan: &Plan) -> Option<String> {
+fn state_of(plan: &Plan, catalog: &Catalog) -> Option<String> {
     match plan {
         Plan::Join { left, right, on, .. } => {
             let side = |schema: &Schema, keys: Vec<usize>| {
@@ -150,6 +160,9 @@ fn state_of(plan: &Plan) -> Option<String> {
         }
         Plan::Fixpoint { .. } => Some("the rows of each round".to_string()),
         Plan::Distinct { .. } => Some("one row per distinct row".to_string()),
+        Plan::TopK { input, limit: Some(_), .. } if input.only_inserts(&|id| is_source_without_key(catalog, id)) => {
+            Some("the rows of each group, in order; only the first ones if the sources never take a row back".to_string())
+        }
         Plan::TopK { .. } | Plan::EachGroup { .. } => Some("the rows of each group, in order".to_string()),
         Plan::TemporalFilter { .. } => Some("the retractions that are due later".to_string()),
         _ => None,

@@ -77,7 +77,15 @@ impl Lake {
             let envelope = if relation.key.is_empty() { Envelope::Append } else { Envelope::Upsert };
             let (name, key) = (relation.name.to_string(), relation.key.clone());
             engine
-                .create_source(SourceSpec { id: relation.id, name, schema: relation.visible_schema(), key, envelope, keep: true })
+                .create_source(SourceSpec {
+                    id: relation.id,
+                    name,
+                    schema: relation.visible_schema(),
+                    key,
+                    envelope,
+                    keep: true,
+                    only_inserts: false,
+                })
                 .unwrap();
         }
         Lake { engine, catalog: Arc::new(catalog), stored, views: Vec::new(), notes: Vec::new() }

@@ -78,6 +78,8 @@ const VIEWS: [&str; 70] = [
     "SELECT t.id, u.word FROM trips t, unnest(string_to_array(t.vendor || ' x', ' ')) AS u(word)",
     "SELECT a.id, b.id AS near FROM trips a JOIN trips b ON b.at BETWEEN a.at - INTERVAL '2 minutes' AND a.at + INTERVAL '1 minute' AND a.id <> b.id",
     "SELECT a.id, b.id AS other FROM trips a LEFT JOIN trips b ON a.zone = b.zone AND b.id > a.id - 3 AND b.id + 1 <= a.id",
+    "SELECT a.id, b.id AS other FROM trips a JOIN trips b ON a.at >= b.at AND a.vendor <> b.vendor",
+    "SELECT a.id, b.id AS other FROM trips a LEFT JOIN trips b ON a.zone = b.zone AND a.fare < b.fare",
     "SELECT id, (SELECT name FROM zones z WHERE z.zone = t.zone) AS name, (SELECT upper(name) FROM zones z WHERE z.zone = t.id) AS other FROM trips t",
     "SELECT id FROM trips t WHERE fare > (SELECT weight FROM zones z WHERE z.zone = t.zone) OR vendor = (SELECT name FROM zones WHERE zone = 1)",
 ];

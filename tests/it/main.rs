@@ -10,6 +10,7 @@ mod incremental;
 mod layering;
 mod machine;
 mod months;
+mod nexmark;
 mod process;
 mod random_queries;
 mod runs;

@@ -67,7 +67,15 @@ const ERRORS: RelationId = RelationId(2);
 fn engine() -> EngineHandle {
     let engine = EngineHandle::start(&EngineConfig { workers: 1, retention_us: 0 }).unwrap();
     let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
-    let spec = SourceSpec { id: ROWS, name: "s.only".into(), schema, key: Vec::new(), envelope: Envelope::Append, keep: true };
+    let spec = SourceSpec {
+        id: ROWS,
+        name: "s.only".into(),
+        schema,
+        key: Vec::new(),
+        envelope: Envelope::Append,
+        keep: true,
+        only_inserts: false,
+    };
     engine.create_source(spec).unwrap();
     engine
 }

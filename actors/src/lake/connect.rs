@@ -101,6 +101,11 @@ impl Connection {
         if self.spec.envelope == EnvelopeMode::Upsert { Envelope::Upsert } else { Envelope::Append }
     }
 
+    /// Whether its rows only come: none is changed or taken away later.
+    pub fn only_inserts(&self) -> bool {
+        matches!(self.spec.envelope, EnvelopeMode::Append | EnvelopeMode::Events)
+    }
+
     /// Whether a restart can read it again from its beginning and get the same rows.
     pub fn is_repeatable(&self) -> bool {
         match &self.origin {

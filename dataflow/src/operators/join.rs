@@ -4,6 +4,7 @@
 //! pair counts from the later of the two times on. Neither side is scanned: a changed key costs a seek in each of the other side's batches.
 //! A side that is not arranged for others too is kept in a [`Backlog`], which sorts it only when the other side changes.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use crate::errors::ErrorLog;
 use crate::lanes::Lanes;
 use crate::operators::arrange::{ArrangedRows, ChunkStream, RowSpan, RowTrace, batches_before, seal};
 use crate::operators::backlog::{Backlog, collect};
+use crate::plan::JoinRange;
 use crate::protocol::Timestamp;
 use crate::rows::RowCodec;
 
@@ -59,8 +61,51 @@ pub struct JoinOutput {
     pub right: RowCodec,
     /// Sources of the output columns.
     pub parts: Vec<Part>,
+    /// Which of the other side's rows a row is paired with, where that is not all.
+    pub run: Option<Run>,
     /// Names and types of the output columns.
     pub schema: SchemaRef,
+}
+
+/// The values of both sides begin with a column of one type and width, and a row is paired only with values on one side of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Bytes of the column.
+    width: usize,
+    /// Whether the left's is at least the right's; else it is at most that.
+    left_is_greater: bool,
+}
+
+impl Run {
+    /// The run of a range whose columns come first in the values; `left` is the left side's schema.
+    ///
+    /// # Errors
+    /// The column's type cannot be encoded.
+    pub fn new(left: &SchemaRef, range: JoinRange) -> Result<Run, ArrowError> {
+        let column = arrow::array::new_null_array(left.field(range.left).data_type(), 1);
+        let columns: Vec<ArrayRef> = left.fields().iter().map(|_| Arc::clone(&column)).collect();
+        let width = RowCodec::new(left, &[range.left])?.encode(&columns, 1)?.byte_len();
+        Ok(Run { width, left_is_greater: range.left_is_greater })
+    }
+
+    /// Which of a key's values on the other side a value is paired with; `is_right` says that the value is the right side's.
+    fn of(&self, vals: Range<usize>, other: &RowBatch, val: &[u8], is_right: bool) -> Range<usize> {
+        let own = &val[..self.width];
+        let count_while = |is_before: &dyn Fn(&[u8]) -> bool| {
+            let (mut low, mut high) = (vals.start, vals.end);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if is_before(&other.val(middle)[..self.width]) { low = middle + 1 } else { high = middle }
+            }
+            low
+        };
+        // the other's is to be at least the own one, or at most
+        if self.left_is_greater == is_right {
+            count_while(&|bytes| bytes < own)..vals.end
+        } else {
+            vals.start..count_while(&|bytes| bytes <= own)
+        }
+    }
 }
 
 /// Matched rows of one time that have not been put out.
@@ -194,6 +239,7 @@ struct Pairing<'a> {
     swapped: bool,
     /// Pairs count from this time on at the earliest.
     earliest: Timestamp,
+    run: Option<Run>,
     put_out: &'a mut dyn FnMut(Timestamp, &Pairs<'_>),
 }
 
@@ -216,7 +262,11 @@ impl<'p, 'a, 'rows> Matcher<'p, 'a, 'rows> {
         other: &'rows RowBatch,
         other_key: usize,
     ) {
-        for other_val in other.vals_of(other_key) {
+        let vals = match &self.pairing.run {
+            Some(run) => run.of(other.vals_of(other_key), other, val, self.pairing.swapped),
+            None => other.vals_of(other_key),
+        };
+        for other_val in vals {
             for other_update in other.updates_of(other_val) {
                 let time = time.max(other.time(other_update)).max(self.pairing.earliest);
                 let at = match self.open.iter().rposition(|(known, _)| *known == time) {
@@ -324,7 +374,7 @@ pub fn join<'scope>(
                                    other: &mut Store| {
                     let Some(least) = capability.least().copied() else { return };
                     let mut put_out = |time: Timestamp, pairs: &Pairs<'_>| give(&capability, time, pairs);
-                    let mut pairing = Pairing { swapped, earliest: as_of.max(least), put_out: &mut put_out };
+                    let mut pairing = Pairing { swapped, earliest: as_of.max(least), run: result.run, put_out: &mut put_out };
                     arrivals.drain(..).for_each(|arrival| own.receive(arrival, other, &mut pairing));
                 };
                 left_input

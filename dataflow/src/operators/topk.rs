@@ -43,18 +43,18 @@ pub struct TopKOutput {
     pub schema: SchemaRef,
 }
 
-/// A value of the kept prefix: where it is, how many of it are kept, and the number of the first of them.
-type Kept = (usize, usize, i64, u64);
+/// A value of the kept prefix, how many of it are kept, and the number of the first of them.
+pub(crate) type Kept<'a> = (&'a [u8], i64, u64);
 
 impl TopKOutput {
     /// The kept prefix: values with multiplicity and first row number; and whether on the way to its end there was less than nothing of one.
-    fn kept(&self, mut next: impl FnMut() -> Option<(usize, usize, i64)>) -> (Vec<Kept>, bool) {
+    pub(crate) fn kept<'a>(&self, mut next: impl FnMut() -> Option<(&'a [u8], i64)>) -> (Vec<Kept<'a>>, bool) {
         let mut negative = false;
         let end = self.limit.map(|limit| self.offset.saturating_add(limit));
         let mut seen = 0u64;
         let mut kept = Vec::new();
         while end.is_none_or(|end| seen < end)
-            && let Some((at, val, count)) = next()
+            && let Some((val, count)) = next()
         {
             if count < 0 {
                 negative = true;
@@ -63,7 +63,7 @@ impl TopKOutput {
             let first = seen.max(self.offset);
             let last = end.map_or(seen + count as u64, |end| end.min(seen + count as u64));
             if last > first {
-                kept.push((at, val, (last - first) as i64, first + 1));
+                kept.push((val, (last - first) as i64, first + 1));
             }
             seen += count as u64;
         }
@@ -74,7 +74,7 @@ impl TopKOutput {
         describe_key(&self.keys, self.keys.columns().iter().map(|column| &self.schema.fields()[*column]), key)
     }
 
-    fn delta(&self, changed: Changed<'_>) -> Result<Delta, ArrowError> {
+    pub(crate) fn delta(&self, changed: Changed<'_>) -> Result<Delta, ArrowError> {
         let Changed { keys, vals, numbers, diffs } = changed;
         let (key_columns, val_columns) = (self.keys.decode(keys)?, self.vals.decode(vals)?);
         let mut columns: Vec<ArrayRef> = self
@@ -91,7 +91,7 @@ impl TopKOutput {
 
 /// Output rows of one time that have not been put out.
 #[derive(Debug, Default)]
-struct Changed<'a> {
+pub(crate) struct Changed<'a> {
     keys: Vec<&'a [u8]>,
     vals: Vec<&'a [u8]>,
     numbers: Vec<i64>,
@@ -99,6 +99,10 @@ struct Changed<'a> {
 }
 
 impl<'a> Changed<'a> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.diffs.is_empty()
+    }
+
     fn push(&mut self, result: &TopKOutput, key: &'a [u8], val: &'a [u8], count: i64, first: u64, sign: i64) {
         if !result.row_number {
             self.keys.push(key);
@@ -172,13 +176,13 @@ fn change_of_key<'a>(
 
     let read = |until: Option<Timestamp>| {
         let mut reader = group.reader(until);
-        result.kept(|| reader.next_value())
+        result.kept(|| reader.next_value().map(|(at, val, count)| (batches[at].val(val), count)))
     };
     let (mut before, mut was_below) = read(None);
     for time in times {
         let (after, is_below) = read(Some(time));
         let changed = out.entry(time).or_default();
-        diff_kept(result, batches, key, &before, &after, changed);
+        diff_kept(result, key, &before, &after, changed);
         if was_below != is_below {
             errors.push_below_zero(time, result.describe(key), if is_below { 1 } else { -1 });
         }
@@ -187,36 +191,34 @@ fn change_of_key<'a>(
 }
 
 /// Puts out what differs between two kept prefixes; both are in the order of values.
-fn diff_kept<'a>(
+pub(crate) fn diff_kept<'a>(
     result: &TopKOutput,
-    batches: &'a [Rc<RowBatch>],
     key: &'a [u8],
-    before: &[Kept],
-    after: &[Kept],
+    before: &[Kept<'a>],
+    after: &[Kept<'a>],
     changed: &mut Changed<'a>,
 ) {
-    let value = |kept: &Kept| batches[kept.0].val(kept.1);
     let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
     loop {
         let order = match (old.peek(), new.peek()) {
             (None, None) => return,
             (Some(_), None) => std::cmp::Ordering::Less,
             (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some(left), Some(right)) => value(left).cmp(value(right)),
+            (Some(left), Some(right)) => left.0.cmp(right.0),
         };
         let gone = if order.is_le() { old.next() } else { None };
         let come = if order.is_ge() { new.next() } else { None };
         if let (Some(gone), Some(come)) = (gone, come)
-            && gone.2 == come.2
-            && (gone.3 == come.3 || !result.row_number)
+            && gone.1 == come.1
+            && (gone.2 == come.2 || !result.row_number)
         {
             continue;
         }
         if let Some(gone) = gone {
-            changed.push(result, key, value(gone), gone.2, gone.3, -1);
+            changed.push(result, key, gone.0, gone.1, gone.2, -1);
         }
         if let Some(come) = come {
-            changed.push(result, key, value(come), come.2, come.3, 1);
+            changed.push(result, key, come.0, come.1, come.2, 1);
         }
     }
 }

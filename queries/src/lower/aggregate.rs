@@ -211,6 +211,7 @@ pub(super) fn grouped(input: &Plan, keys: Vec<usize>, calls: &[Call], schema: Sc
                     right: Box::new(plan),
                     on: (0..keys.len()).map(|key| (key, key)).collect(),
                     null_equals_null: true,
+                    range: None,
                     schema: Arc::new(Schema::new(fields)),
                 }
             }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use datafusion::common::{DFSchemaRef, JoinType, NullEquality, ScalarValue};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::utils::split_conjunction_owned;
-use datafusion::logical_expr::{Expr, Join, LogicalPlan};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Join, LogicalPlan, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
-use livelake_dataflow::plan::Plan;
+use livelake_dataflow::plan::{JoinRange, Plan};
 
 use super::band::band;
 use super::{Lowering, Rows, engine_schema, map, unsupported};
@@ -63,17 +63,26 @@ impl Lowering<'_> {
 
     /// Columns of the left, then of the right, of the rows that fit.
     fn inner(&self, sides: &Sides<'_>, schema: &DFSchemaRef) -> Result<Rows> {
-        let (left, left_keys) = self.keyed(sides.left, sides.on.iter().map(|(left, _)| left))?;
-        let (right, right_keys) = self.keyed(sides.right, sides.on.iter().map(|(_, right)| right))?;
+        let band = band(&sides.filter, &sides.left.schema, &sides.right.schema);
+        let compared = if band.is_some() { None } else { sides.compared() };
+        let range = compared.as_ref();
+        let left_keys = sides.on.iter().map(|(left, _)| left).chain(range.map(|range| &range.0));
+        let right_keys = sides.on.iter().map(|(_, right)| right).chain(range.map(|range| &range.1));
+        let ((left, left_keys), (right, right_keys)) = (self.keyed(sides.left, left_keys)?, self.keyed(sides.right, right_keys)?);
         let mut on: Vec<(usize, usize)> = left_keys.into_iter().zip(right_keys).collect();
         let (mut left, mut right) = same_types(left, right, &on)?;
-        if let Some(band) = band(&sides.filter, &sides.left.schema, &sides.right.schema) {
+        let range = range.and_then(|(_, _, left_is_greater)| {
+            let (left, right) = on.pop()?;
+            let in_key = on.iter().any(|pair| pair.0 == left || pair.1 == right);
+            (!in_key).then_some(JoinRange { left, right, left_is_greater: *left_is_greater })
+        });
+        if let Some(band) = band {
             let (left_bucket, right_bucket);
             ((left, left_bucket), (right, right_bucket)) = self.bucketed(&band, (sides.left, left), (sides.right, right))?;
             on.push((left_bucket, right_bucket));
         }
         let offset = left.schema().fields().len();
-        let joined = join_on(left, right, on, sides.null_equals_null);
+        let joined = with_range(join_on(left, right, on, sides.null_equals_null), range);
         let selected = (0..sides.left.schema.fields().len()).chain((0..sides.right.schema.fields().len()).map(|i| offset + i));
         let projection = map::columns(&joined, selected);
         // Filters see both sides, whatever the join's own output is.
@@ -148,6 +157,30 @@ impl Lowering<'_> {
 }
 
 impl<'a> Sides<'a> {
+    /// A left and a right column that a condition compares, in types that the engine can keep rows sorted by; and whether the left one
+    /// is to be the greater.
+    fn compared(&self) -> Option<(Expr, Expr, bool)> {
+        self.filter.iter().find_map(|condition| {
+            let Expr::BinaryExpr(BinaryExpr { left: a, op, right: b }) = condition else { return None };
+            let of = |expr: &Expr, rows: &Rows| matches!(expr, Expr::Column(column) if rows.schema.has_column(column));
+            let (left, op, right) = if of(a, self.left) && of(b, self.right) {
+                (a, *op, b)
+            } else if of(b, self.left) && of(a, self.right) {
+                (b, op.swap()?, a)
+            } else {
+                return None;
+            };
+            let left_is_greater = match op {
+                Operator::Gt | Operator::GtEq => true,
+                Operator::Lt | Operator::LtEq => false,
+                _ => return None,
+            };
+            let types = (left.get_type(&self.left.schema).ok()?, right.get_type(&self.right.schema).ok()?);
+            let fits = types.0 == types.1 && JoinRange::fits(&types.0);
+            fits.then(|| (left.as_ref().clone(), right.as_ref().clone(), left_is_greater))
+        })
+    }
+
     fn swapped(&self) -> Sides<'a> {
         Sides {
             left: self.right,
@@ -162,7 +195,14 @@ impl<'a> Sides<'a> {
 fn join_on(left: Plan, right: Plan, on: Vec<(usize, usize)>, null_equals_null: bool) -> Plan {
     let fields: Vec<_> = left.schema().fields().iter().chain(right.schema().fields()).cloned().collect();
     let schema = Arc::new(arrow::datatypes::Schema::new(fields));
-    Plan::Join { left: Box::new(left), right: Box::new(right), on, null_equals_null, schema }
+    Plan::Join { left: Box::new(left), right: Box::new(right), on, null_equals_null, range: None, schema }
+}
+
+fn with_range(mut join: Plan, asked: Option<JoinRange>) -> Plan {
+    if let Plan::Join { range, .. } = &mut join {
+        *range = asked;
+    }
+    join
 }
 
 /// The first columns of a join's output.

@@ -83,7 +83,7 @@ fn evaluate(plan: &Plan, relations: &BTreeMap<RelationId, RecordBatch>, now: i64
                 .collect();
             bag.kept(|row| keep[row])
         }
-        Plan::Join { left, right, on, null_equals_null, schema } => {
+        Plan::Join { left, right, on, null_equals_null, schema, .. } => {
             let (left, right) = (input(left), input(right));
             let key = |bag: &Bag, columns: Vec<usize>| {
                 let nulls = |row: usize| columns.iter().any(|column| bag.rows.column(*column).is_null(row));

@@ -34,7 +34,7 @@ pub struct Nexmark {
     /// Seed of the events.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Compare each answer with a batch computation at the end (all events are kept for it: figures are not to be compared then).
+    /// Compare each answer with a batch computation after each tick: for few events and no figures.
     #[arg(long)]
     check: bool,
     /// A JSON object a line instead of a table.
