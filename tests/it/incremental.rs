@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::histories::{Lake, tick};
 
-const VIEWS: [&str; 70] = [
+const VIEWS: [&str; 72] = [
     "SELECT id, miles * 2 AS twice, upper(vendor) AS vendor FROM trips WHERE zone > 1 AND miles >= 0.5",
     "SELECT zone, count(*) AS n, count(vendor) AS v, sum(fare) AS s, avg(miles) AS a FROM trips GROUP BY zone",
     // DataFusion's grouped MIN keeps a NaN that comes first; here NaN is the greatest, as in PostgreSQL, so it is left out
