@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `mi_option_purge_delay` of mimalloc's options.
 const PURGE_DELAY: c_int = 15;
 /// Milliseconds that freed memory is kept for.
-const KEPT: c_long = 1000;
+const KEPT: c_long = 5;
 
 unsafe extern "C" {
     /// Part of the library that the allocator is.

@@ -1,5 +1,6 @@
 //! A worker's part of a relation: its arrangement if it has one, its inputs, and who reads it.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use timely::container::CapacityContainerBuilder;
@@ -10,7 +11,7 @@ use crate::errors::ErrorLog;
 use crate::layout::Layout;
 use crate::operators::arrange::RowTrace;
 use crate::operators::upsert::PushedBatch;
-use crate::plan::RelationId;
+use crate::plan::{Plan, RelationId};
 use crate::protocol::Timestamp;
 
 /// An input of pushed deltas.
@@ -37,6 +38,11 @@ pub struct Arrangement {
     pub trace: RowTrace,
     /// What its bytes mean.
     pub layout: Rc<Layout>,
+}
+
+/// Whether no row of a plan over these relations is ever taken away.
+pub fn only_inserts(relations: &HashMap<RelationId, Relation>, plan: &Plan) -> bool {
+    plan.only_inserts(&|id| relations.get(&id).is_some_and(|relation| relation.only_inserts))
 }
 
 /// See the module's text.

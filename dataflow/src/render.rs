@@ -42,7 +42,7 @@ use crate::operators::topk::{TopKOutput, top_k};
 use crate::operators::window::window;
 use crate::plan::{Aggregate, AggregateFunction, JoinRange, OrderBy, Plan, RelationId};
 use crate::protocol::Timestamp;
-use crate::relation::{Arrangement, DeltaInput, Relation};
+use crate::relation::{Arrangement, DeltaInput, Relation, only_inserts};
 use crate::rows::RowCodec;
 use crate::wide::split_wide_extremes;
 
@@ -114,7 +114,7 @@ impl<'scope> Renderer<'_, 'scope> {
             }
             Plan::Negate { input } => Ok(self.render(input)?.map(Delta::negate)),
             Plan::TopK { input, partition, order, offset, limit, row_number, schema } => {
-                let only_inserts = self.only_inserts(input);
+                let only_inserts = only_inserts(self.relations, input);
                 let stream = self.render(input)?;
                 let bounds = (*offset, *limit, *row_number);
                 self.top_k(stream, &input.schema(), (partition, order), bounds, only_inserts, schema)
@@ -292,7 +292,7 @@ impl<'scope> Renderer<'_, 'scope> {
     ) -> Result<DeltaStream<'scope>, String> {
         let input_schema = input.schema();
         let (aggregates, branches) = Aggregates::new(aggregates, &input_schema)?;
-        let only_inserts = self.only_inserts(input);
+        let only_inserts = only_inserts(self.relations, input);
         let stream = self.render(input)?;
         let words = |error: arrow::error::ArrowError| error.to_string();
         let mut chunks = Vec::new();
@@ -347,11 +347,6 @@ impl<'scope> Renderer<'_, 'scope> {
             schema: Arc::clone(&schema),
         };
         Ok((map(stream, "Narrow", vec![stage], self.errors.clone()), schema))
-    }
-
-    /// Whether no row of a plan is ever taken away.
-    fn only_inserts(&self, plan: &Plan) -> bool {
-        plan.only_inserts(&|id| self.relations.get(&id).is_some_and(|relation| relation.only_inserts))
     }
 
     fn top_k(

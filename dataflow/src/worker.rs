@@ -27,7 +27,7 @@ use crate::operators::upsert::{PushedBatch, upsert};
 use crate::peek::Peek;
 use crate::plan::RelationId;
 use crate::protocol::{EngineError, Envelope, InputBatch, Op, SourceSpec, Timestamp, ViewSpec};
-use crate::relation::{Arrangement, DeltaInput, Relation, SourceInput, UpsertInput};
+use crate::relation::{Arrangement, DeltaInput, Relation, SourceInput, UpsertInput, only_inserts};
 use crate::render::{Renderer, view_layout};
 use crate::subscription::Follower;
 
@@ -230,8 +230,7 @@ impl<'w> WorkerLoop<'w> {
             self.relations.insert(id, kept(format!("{}: errors", spec.name), trace, layout));
         }
         let view = kept(spec.name.clone(), trace, layout);
-        let inserts = |id| self.relations.get(&id).is_some_and(|relation| relation.only_inserts);
-        let only_inserts = spec.plan.only_inserts(&inserts);
+        let only_inserts = only_inserts(&self.relations, &spec.plan);
         let view =
             Relation { reads, dataflows: vec![dataflow], errors: reported, errors_kept_in: spec.errors, only_inserts, ..view };
         self.relations.insert(spec.id, view);

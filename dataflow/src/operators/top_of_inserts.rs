@@ -4,18 +4,17 @@
 //! a row that comes is compared with the last that is kept and is mostly gone at once: the state is as large as the answer, and a tick
 //! costs a look-up a row and the groups that change.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use timely::dataflow::channels::pact::{Exchange, ParallelizationContract, Pipeline};
-use timely::dataflow::operators::Capability;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::chunk::Chunk;
 use crate::delta::DeltaStream;
 use crate::errors::ErrorLog;
 use crate::operators::arrange::ChunkStream;
+use crate::operators::backlog::collect;
 use crate::operators::topk::{Changed, Kept, TopKOutput, diff_kept};
 use crate::protocol::Timestamp;
 
@@ -28,8 +27,8 @@ struct First {
 }
 
 impl First {
-    /// Takes a row in if it is among the first `end`; what is pushed out by it goes. Whether anything changed.
-    fn insert(&mut self, val: &[u8], count: i64, end: u64) -> bool {
+    /// Takes a row in if it is among the first `end`; what is pushed out by it goes.
+    fn insert(&mut self, val: &[u8], count: i64, end: u64) {
         let at = self.rows.partition_point(|(known, _)| known.as_ref() < val);
         match self.rows.get_mut(at) {
             Some((known, counted)) if known.as_ref() == val => *counted += count,
@@ -42,7 +41,6 @@ impl First {
             self.count -= *last as u64;
             self.rows.pop();
         }
-        true
     }
 
     /// Whether a row would be behind all that is kept, of enough.
@@ -98,59 +96,36 @@ pub fn top_of_inserts<'scope>(
     errors: ErrorLog,
     name: &str,
 ) -> DeltaStream<'scope> {
-    if stream.scope().peers() == 1 {
-        build(stream, Pipeline, result, end, as_of, errors, name)
-    } else {
-        build(stream, Exchange::new(|chunk: &(u64, Chunk)| chunk.0), result, end, as_of, errors, name)
-    }
-}
-
-fn build<'scope>(
-    stream: ChunkStream<'scope>,
-    contract: impl ParallelizationContract<Timestamp, Vec<(u64, Chunk)>>,
-    result: TopKOutput,
-    end: u64,
-    as_of: Timestamp,
-    errors: ErrorLog,
-    name: &str,
-) -> DeltaStream<'scope> {
-    stream.unary_frontier(contract, name, move |initial, _| {
-        drop(initial);
-        let mut waiting: BTreeMap<Timestamp, (Capability<Timestamp>, Vec<Chunk>)> = BTreeMap::new();
+    collect(stream).unary(Pipeline, name, move |_, _| {
         let mut groups = Groups::default();
-        move |(input, frontier), output| {
-            input.for_each(|capability, chunks| {
+        move |input, output| {
+            input.for_each(|capability, complete| {
                 let Some(least) = capability.least().copied() else { return };
                 let time = least.max(as_of);
-                let entry = waiting.entry(time).or_insert_with(|| (capability.delayed(&time, 0), Vec::new()));
-                entry.1.extend(chunks.drain(..).map(|(_, chunk)| chunk));
-            });
-            while let Some(entry) = waiting.first_entry()
-                && !frontier.frontier().less_equal(entry.key())
-            {
-                let (time, (capability, chunks)) = entry.remove_entry();
-                let mut broken = 0;
-                let before = groups.insert(&chunks, end, &mut broken);
-                drop(chunks);
-                if broken > 0 {
-                    let reason =
-                        "a row was retracted from a source whose rows only come: the first rows of its group may be wrong";
-                    errors.push(time, reason.to_owned(), String::new(), broken);
-                }
-                let mut changed = Changed::default();
-                for (key, before) in &before {
-                    if let Some(after) = groups.0.get(key) {
-                        diff_kept(&result, key, &before.kept(&result), &after.kept(&result), &mut changed);
+                for chunks in complete.drain(..) {
+                    let mut broken = 0;
+                    let before = groups.insert(&chunks, end, &mut broken);
+                    drop(chunks);
+                    if broken > 0 {
+                        let reason =
+                            "a row was retracted from a source whose rows only come: the first rows of its group may be wrong";
+                        errors.push(time, reason.to_owned(), String::new(), broken);
+                    }
+                    let mut changed = Changed::default();
+                    for (key, before) in &before {
+                        if let Some(after) = groups.0.get(key) {
+                            diff_kept(&result, key, &before.kept(&result), &after.kept(&result), &mut changed);
+                        }
+                    }
+                    if changed.is_empty() {
+                        continue;
+                    }
+                    match result.delta(changed) {
+                        Ok(delta) => output.session(&capability.delayed(&time, 0)).give(delta),
+                        Err(error) => errors.push(time, error.to_string(), String::new(), 1),
                     }
                 }
-                if changed.is_empty() {
-                    continue;
-                }
-                match result.delta(changed) {
-                    Ok(delta) => output.session(&capability).give(delta),
-                    Err(error) => errors.push(time, error.to_string(), String::new(), 1),
-                }
-            }
+            });
         }
     })
 }

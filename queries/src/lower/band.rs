@@ -57,24 +57,33 @@ struct Bound {
     is_lower: bool,
 }
 
-fn bound(condition: &Expr, left: &DFSchemaRef, right: &DFSchemaRef) -> Option<Bound> {
+/// What a condition compares of the left side, whether that is to be the greater, and what of the right side.
+pub(super) fn comparison<'e>(
+    condition: &'e Expr,
+    of_left: &dyn Fn(&Expr) -> bool,
+    of_right: &dyn Fn(&Expr) -> bool,
+) -> Option<(&'e Expr, bool, &'e Expr)> {
     let Expr::BinaryExpr(BinaryExpr { left: a, op, right: b }) = condition else { return None };
+    let (left, op, right) = if of_left(a) && of_right(b) {
+        (a, *op, b)
+    } else if of_left(b) && of_right(a) {
+        (b, op.swap()?, a)
+    } else {
+        return None;
+    };
+    match op {
+        Operator::Gt | Operator::GtEq => Some((left, true, right)),
+        Operator::Lt | Operator::LtEq => Some((left, false, right)),
+        _ => None,
+    }
+}
+
+fn bound(condition: &Expr, left: &DFSchemaRef, right: &DFSchemaRef) -> Option<Bound> {
     let of = |expr: &Expr, schema: &DFSchemaRef| {
         let columns = expr.column_refs();
         !columns.is_empty() && columns.into_iter().all(|column| schema.has_column(column))
     };
-    let (a, op, b) = if of(a, left) && of(b, right) {
-        (a.as_ref(), *op, b.as_ref())
-    } else if of(a, right) && of(b, left) {
-        (b.as_ref(), op.swap()?, a.as_ref())
-    } else {
-        return None;
-    };
-    let is_lower = match op {
-        Operator::Gt | Operator::GtEq => true,
-        Operator::Lt | Operator::LtEq => false,
-        _ => return None,
-    };
+    let (a, is_lower, b) = comparison(condition, &|expr| of(expr, left), &|expr| of(expr, right))?;
     let ((a, a_more), (b, b_more)) = (shifted(a)?, shifted(b)?);
     let counted = |expr: &Expr, schema: &DFSchemaRef| {
         let data_type = expr.get_type(schema).ok()?;

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use datafusion::common::{DFSchemaRef, JoinType, NullEquality, ScalarValue};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::utils::split_conjunction_owned;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Join, LogicalPlan, Operator};
+use datafusion::logical_expr::{Expr, ExprSchemable, Join, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Literal;
 use livelake_dataflow::plan::{JoinRange, Plan};
 
-use super::band::band;
+use super::band::{band, comparison};
 use super::{Lowering, Rows, engine_schema, map, unsupported};
 
 /// The two inputs of a join and its condition.
@@ -161,23 +161,12 @@ impl<'a> Sides<'a> {
     /// is to be the greater.
     fn compared(&self) -> Option<(Expr, Expr, bool)> {
         self.filter.iter().find_map(|condition| {
-            let Expr::BinaryExpr(BinaryExpr { left: a, op, right: b }) = condition else { return None };
             let of = |expr: &Expr, rows: &Rows| matches!(expr, Expr::Column(column) if rows.schema.has_column(column));
-            let (left, op, right) = if of(a, self.left) && of(b, self.right) {
-                (a, *op, b)
-            } else if of(b, self.left) && of(a, self.right) {
-                (b, op.swap()?, a)
-            } else {
-                return None;
-            };
-            let left_is_greater = match op {
-                Operator::Gt | Operator::GtEq => true,
-                Operator::Lt | Operator::LtEq => false,
-                _ => return None,
-            };
+            let (left, left_is_greater, right) =
+                comparison(condition, &|expr| of(expr, self.left), &|expr| of(expr, self.right))?;
             let types = (left.get_type(&self.left.schema).ok()?, right.get_type(&self.right.schema).ok()?);
             let fits = types.0 == types.1 && JoinRange::fits(&types.0);
-            fits.then(|| (left.as_ref().clone(), right.as_ref().clone(), left_is_greater))
+            fits.then(|| (left.clone(), right.clone(), left_is_greater))
         })
     }
 

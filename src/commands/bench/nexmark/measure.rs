@@ -80,6 +80,11 @@ struct Lake {
 
 const VIEW: &str = "answer";
 
+fn relation(catalog: &Catalog, name: &str) -> Result<Arc<Relation>, Failure> {
+    let found = catalog.get(&RelationName::parse(name));
+    found.cloned().ok_or_else(|| running(format!("the script does not create {name}")))
+}
+
 impl Lake {
     fn new(query: &str, settings: &Settings) -> Result<Lake, Failure> {
         let engine = EngineHandle::start(&EngineConfig { workers: settings.workers, retention_us: 0 }).map_err(running)?;
@@ -111,8 +116,7 @@ impl Lake {
     }
 
     fn relation(&self, name: &str) -> Result<Arc<Relation>, Failure> {
-        let found = self.catalog.get(&RelationName::parse(name));
-        found.cloned().ok_or_else(|| running(format!("the script does not create {name}")))
+        relation(&self.catalog, name)
     }
 
     /// Hands over the columns that are read.
@@ -211,10 +215,7 @@ pub fn measure(query: &Query, settings: &Settings) -> Result<Measured, Failure> 
 }
 
 fn schemas(catalog: &Catalog) -> Result<Schemas, Failure> {
-    let of = |name: &str| {
-        let relation = catalog.get(&RelationName::parse(name));
-        relation.map(|relation| relation.visible_schema()).ok_or_else(|| running(format!("the script does not create {name}")))
-    };
+    let of = |name: &str| Ok::<_, Failure>(relation(catalog, name)?.visible_schema());
     Ok(Schemas { person: of("person")?, auction: of("auction")?, bid: of("bid")? })
 }
 
