@@ -151,9 +151,20 @@ impl Clock {
         self.closed.close(self.last_tick);
         self.last_tick_at = Instant::now();
         self.ticks += 1;
-        self.under_way.push_back((self.last_tick, std::mem::take(&mut self.open_bytes)));
+        let bytes = std::mem::take(&mut self.open_bytes);
+        if self.is_complete(self.last_tick) {
+            self.in_flight -= bytes;
+        } else {
+            self.under_way.push_back((self.last_tick, bytes));
+        }
         self.open_rows = false;
         self.last_tick
+    }
+
+    /// Whether nothing that there is will change at this time any more. So it is at once in a lake whose relations have no input, only
+    /// constants: its frontier is the end of time, and nobody will report another one.
+    fn is_complete(&self, time: Timestamp) -> bool {
+        time < self.engine.least_frontier()
     }
 
     /// Closes the open tick if it is time.
@@ -302,6 +313,9 @@ impl Handler<Flush> for Clock {
 
     fn handle(&mut self, _: Flush, _: &mut Self::Context) -> Self::Result {
         let time = self.close();
+        if self.is_complete(time) {
+            return Box::pin(async move { Some(time) });
+        }
         let (send, receive) = oneshot::channel();
         self.waiting_for.push((time, send));
         Box::pin(async move { receive.await.ok() })

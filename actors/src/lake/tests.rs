@@ -79,6 +79,19 @@ impl Running {
 }
 
 #[actix::test]
+async fn a_lake_of_constants_is_whole_at_once() {
+    let lake = run("CREATE MATERIALIZED VIEW ready AS SELECT 1 AS one;", &[]).await;
+    // no input moves its frontier, which is the end of time: nothing is ever reported again
+    let first = lake.lake.flush().await.unwrap();
+    let flushed = tokio::time::timeout(Duration::from_secs(30), lake.lake.flush()).await;
+    assert!(flushed.expect("it does not wait for what never comes").unwrap() > first);
+    assert_eq!(lake.text("SELECT one FROM ready").await, "1");
+    lake.sql("CREATE TABLE t (a BIGINT PRIMARY KEY)").await.unwrap();
+    lake.sql("INSERT INTO t VALUES (7)").await.unwrap();
+    assert_eq!(lake.text("SELECT a FROM t").await, "7");
+}
+
+#[actix::test]
 async fn checks_of_tables_are_enforced() {
     let lake = run(
         "CREATE TABLE shop.items (id BIGINT PRIMARY KEY, price BIGINT CHECK (price > 0), cost BIGINT, CONSTRAINT gain CHECK (cost < price));",
