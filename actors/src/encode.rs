@@ -18,7 +18,6 @@ use arrow::record_batch::RecordBatch;
 pub mod csv;
 pub mod json;
 pub mod text;
-pub mod time;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -247,7 +247,7 @@ impl RowCodec {
 }
 
 /// Floats with one zero and one NaN; all else as it is.
-fn normalise(column: &ArrayRef) -> ArrayRef {
+pub(crate) fn normalise(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
         DataType::Float64 => {
             let values = column.as_primitive::<Float64Type>();

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use differential_dataflow::trace::TraceReader;
 use timely::progress::Antichain;
@@ -29,6 +30,7 @@ use crate::plan::RelationId;
 use crate::protocol::{EngineError, Envelope, InputBatch, Op, SourceSpec, Timestamp, ViewSpec};
 use crate::relation::{Arrangement, DeltaInput, Relation, SourceInput, UpsertInput, only_inserts};
 use crate::render::{Renderer, view_layout};
+use crate::rows::normalise;
 use crate::subscription::Follower;
 
 /// How long a worker may sleep when nothing is to be done; commands wake it at once.
@@ -309,7 +311,7 @@ impl<'w> WorkerLoop<'w> {
                 (Some(SourceInput::Upsert(input)), InputBatch::Truncate) => input.send(PushedBatch { sequence, rows: None }),
                 (Some(SourceInput::Append(input)), InputBatch::Rows { rows, ops }) => input.send(to_delta(rows, ops)),
                 (Some(SourceInput::Readers(readers)), InputBatch::Rows { rows, ops }) => {
-                    let delta = to_delta(rows, ops);
+                    let delta = to_delta(normalised(rows), ops);
                     readers.iter_mut().for_each(|(_, input)| input.send(delta.clone()));
                 }
                 (_, InputBatch::Truncate) => {
@@ -422,8 +424,17 @@ impl<'w> WorkerLoop<'w> {
 }
 
 /// Inserted rows count once, retracted ones minus once.
-fn to_delta(rows: arrow::record_batch::RecordBatch, ops: Option<Vec<u8>>) -> Delta {
+fn to_delta(rows: RecordBatch, ops: Option<Vec<u8>>) -> Delta {
     let minus = |op: u8| op == Op::Retract as u8 || op == Op::Delete as u8;
     let diffs = ops.map(|ops| ops.into_iter().map(|op| if minus(op) { -1 } else { 1 }).collect());
     Delta { rows, diffs }
+}
+
+/// The rows with one zero and one NaN among their floats, as the encoding of kept rows has them: readers of a source that is not kept see
+/// its rows before any encoding.
+fn normalised(rows: RecordBatch) -> RecordBatch {
+    let columns = rows.columns().iter().map(normalise).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    // the same types and number of rows: it cannot be refused
+    RecordBatch::try_new_with_options(rows.schema(), columns, &options).unwrap_or(rows)
 }

@@ -26,6 +26,7 @@ pub mod plan;
 mod provider;
 pub mod session;
 pub mod statement;
+pub mod text;
 pub mod types;
 pub mod verify;
 

@@ -5,16 +5,22 @@
 
 mod apply;
 mod columns;
+mod conversions;
+mod copies;
 mod functions;
 mod rewrite;
+mod rounding;
 mod single;
 mod subqueries;
 mod timezone;
+mod using;
 mod window;
 
 pub use columns::{StoredColumns, columns_read, query_columns};
+pub(crate) use conversions::Conversions;
 pub(crate) use functions::{is_clock, lake_functions};
 pub(crate) use rewrite::{rewrite, windowed_relation};
+pub(crate) use rounding::rounding_functions;
 pub use single::SEVERAL_ROWS;
 pub(crate) use subqueries::OneSubqueryAtATime;
 pub(crate) use timezone::timezone_function;
@@ -137,9 +143,9 @@ pub(crate) async fn logical(catalog: &Catalog, state: &SessionState, query: &ast
     resolve_subqueries(plan)
 }
 
-/// What DataFusion's rules do not do with subqueries, in a plan that has not been analysed: see `single` and `apply`.
+/// What DataFusion's rules do not do with subqueries and copies, in a plan that has not been analysed: see `copies`, `single` and `apply`.
 pub(crate) fn resolve_subqueries(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
-    apply::apply_subqueries(single::single_values(plan)?)
+    apply::apply_subqueries(single::single_values(copies::number_copies(plan)?)?)
 }
 
 /// Analyses a plan and gives its columns their names and the catalog's types.

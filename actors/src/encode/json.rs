@@ -11,7 +11,8 @@ use arrow::json::{Encoder, EncoderFactory, EncoderOptions};
 use arrow::record_batch::RecordBatch;
 
 use super::text::timestamp_values;
-use super::time::write_timestamp;
+use livelake_queries::text::float::float_name;
+use livelake_queries::text::time::write_timestamp;
 
 /// The options every JSON text of livelake is written with: NULL is `null`, never left out.
 pub fn options() -> EncoderOptions {
@@ -87,17 +88,6 @@ pub fn write_float(value: f64, out: &mut Vec<u8>) {
         let _ = serde_json::to_writer(&mut *out, &value);
     } else {
         write_string(float_name(value), out);
-    }
-}
-
-/// What a float that is no number is called in every text format.
-pub fn float_name(value: f64) -> &'static str {
-    if value.is_nan() {
-        "NaN"
-    } else if value > 0.0 {
-        "Infinity"
-    } else {
-        "-Infinity"
     }
 }
 

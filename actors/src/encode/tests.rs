@@ -133,15 +133,3 @@ fn postgres_text_is_what_postgres_prints() {
     assert_eq!(postgres(batch.column(3).slice(0, 1)), ["2021-01-01 00:00:00.123+00"]);
     assert_eq!(postgres(batch.column(8).slice(0, 1)), ["{\"a,b\",NULL,\"\"}"]);
 }
-
-#[test]
-fn the_calendar_agrees_with_chrono() {
-    for day in (-800_000..800_000).step_by(97) {
-        let mut out = Vec::new();
-        time::write_date(day, &mut out);
-        let expected = chrono::DateTime::from_timestamp(day * 86_400, 0).unwrap().date_naive();
-        if chrono::Datelike::year(&expected) > 0 {
-            assert_eq!(String::from_utf8(out).unwrap(), expected.to_string());
-        }
-    }
-}

@@ -18,7 +18,8 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::json;
-use super::time::{write_date, write_time, write_timestamp};
+use livelake_queries::text::float::{float_name, postgres_float};
+use livelake_queries::text::time::{write_date, write_time, write_timestamp};
 
 /// Whose conventions the text follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ impl<'a> TextColumn<'a> {
             Values::Float32(values) => {
                 let value = values[row];
                 match (value.is_finite(), postgres) {
-                    (false, _) => out.extend_from_slice(json::float_name(f64::from(value)).as_bytes()),
+                    (false, _) => out.extend_from_slice(float_name(f64::from(value)).as_bytes()),
                     (true, true) => postgres_float(&format!("{value:e}"), 6, out),
                     // Writing a number into memory cannot fail.
                     (true, false) => drop(serde_json::to_writer(&mut *out, &value)),
@@ -117,7 +118,7 @@ impl<'a> TextColumn<'a> {
             Values::Float64(values) => {
                 let value = values[row];
                 match (value.is_finite(), postgres) {
-                    (false, _) => out.extend_from_slice(json::float_name(value).as_bytes()),
+                    (false, _) => out.extend_from_slice(float_name(value).as_bytes()),
                     (true, true) => postgres_float(&format!("{value:e}"), 15, out),
                     (true, false) => drop(serde_json::to_writer(&mut *out, &value)),
                 }
@@ -226,38 +227,6 @@ fn hex(value: &[u8], postgres: bool, out: &mut Vec<u8>) {
     for byte in value {
         out.push(DIGITS[usize::from(byte >> 4)]);
         out.push(DIGITS[usize::from(byte & 15)]);
-    }
-}
-
-/// PostgreSQL's spelling of a float, from Rust's shortest scientific one (`-1.25e-7`): plain digits while the exponent is at least -4 and
-/// below `limit`, else `1.25e-07`.
-fn postgres_float(scientific: &str, limit: i32, out: &mut Vec<u8>) {
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if !(-4..limit).contains(&exponent) {
-        out.extend_from_slice(mantissa.as_bytes());
-        let sign = if exponent < 0 { '-' } else { '+' };
-        // Writing into memory cannot fail.
-        let _ = write!(out, "e{sign}{:02}", exponent.abs());
-        return;
-    }
-    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
-    let digits: Vec<u8> = mantissa.bytes().filter(|byte| *byte != b'.').collect();
-    out.extend_from_slice(sign.as_bytes());
-    if exponent < 0 {
-        out.extend_from_slice(b"0.");
-        out.extend(std::iter::repeat_n(b'0', (-exponent - 1) as usize));
-        out.extend_from_slice(&digits);
-        return;
-    }
-    let whole = exponent as usize + 1;
-    if digits.len() <= whole {
-        out.extend_from_slice(&digits);
-        out.extend(std::iter::repeat_n(b'0', whole - digits.len()));
-    } else {
-        out.extend_from_slice(&digits[..whole]);
-        out.push(b'.');
-        out.extend_from_slice(&digits[whole..]);
     }
 }
 

@@ -6,8 +6,8 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
-use crate::encode::time::rfc3339;
 use crate::service::LakeError;
+use livelake_queries::text::time::rfc3339;
 
 /// A whole answer.
 #[derive(Debug, Serialize)]

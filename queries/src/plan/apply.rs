@@ -1,4 +1,5 @@
-//! Subqueries that refer to what is outside of them, as joins: LATERAL, and EXISTS and IN wherever an expression may stand.
+//! Subqueries that refer to what is outside of them, as joins: LATERAL, EXISTS and IN wherever an expression may stand, and single values that
+//! refer to the outside otherwise than by equality.
 //!
 //! The distinct values of the outer columns that a subquery refers to (its *domain*) are joined into the subquery, which then computes its answers
 //! for all of them at once; the outer rows are joined with the answers to their values, in which NULL is a value as any other. This is the way
@@ -18,8 +19,8 @@ use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, ExprSchemable, Filter, Join, JoinConstraint, JoinType, LogicalPlan, LogicalPlanBuilder, Projection,
-    Subquery, lit, when,
+    BinaryExpr, Expr, ExprSchemable, Filter, Join, JoinConstraint, JoinType, LogicalPlan, LogicalPlanBuilder, Operator,
+    Projection, Subquery, lit, when,
 };
 
 use push::Domain;
@@ -194,6 +195,17 @@ impl Apply {
                 let mut cases = cases.when(unknown.is_true(), Expr::Literal(ScalarValue::Boolean(None), None));
                 Ok((input, cases.otherwise(lit(all))?))
             }
+            Expr::ScalarSubquery(subquery) => {
+                let name = self.name("value");
+                let value = Expr::Column(Column::new_unqualified(name.clone()));
+                let inner = subquery.subquery.as_ref();
+                let only = Expr::Column(Column::from(inner.schema().qualified_field(0)));
+                let inner = LogicalPlanBuilder::from(inner.clone()).project([only.alias(&name)])?.build()?;
+                let mut columns = columns_of(input.schema());
+                columns.push(value.clone());
+                let applied = self.applied(input, &inner, JoinType::Left)?;
+                Ok((Arc::new(LogicalPlanBuilder::from(applied).project(columns)?.build()?), value))
+            }
             other => datafusion::common::internal_err!("{other} is not a test"),
         }
     }
@@ -257,7 +269,27 @@ fn lateral(right: &LogicalPlan) -> Option<&Subquery> {
 }
 
 fn is_test(expr: &Expr) -> bool {
-    matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
+    match expr {
+        Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) => true,
+        Expr::ScalarSubquery(subquery) => !subquery.outer_ref_columns.is_empty() && !equates_only(&subquery.subquery),
+        _ => false,
+    }
+}
+
+/// Whether a subquery's filters are all that refers to the outside, and they ask for equality: DataFusion's own rule makes a join of it.
+fn equates_only(inner: &LogicalPlan) -> bool {
+    let equates = |condition: &&Expr| match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => left.contains_outer() != right.contains_outer(),
+        other => !other.contains_outer(),
+    };
+    let odd = inner.exists(|node| {
+        Ok(match node {
+            LogicalPlan::Filter(filter) => !split_conjunction(&filter.predicate).iter().all(equates),
+            other => other.expressions().iter().any(Expr::contains_outer),
+        })
+    });
+    // the closure never fails
+    !odd.unwrap_or(true)
 }
 
 fn has_test(expr: &Expr) -> bool {

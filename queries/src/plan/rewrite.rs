@@ -1,5 +1,5 @@
 //! What is changed in a query's syntax before DataFusion sees it: TUMBLE, HOP and SESSION get their relation as a subquery, AT TIME ZONE
-//! becomes a function of ours, and sources show their hidden columns to queries that name one.
+//! becomes a function of ours, columns of USING beside FULL JOIN are merged, and sources show their hidden columns to queries that name one.
 
 use std::ops::ControlFlow;
 
@@ -179,6 +179,9 @@ impl VisitorMut for Rewrite<'_> {
             with.cte_tables.iter_mut().for_each(name_columns);
         }
         as_of_joins(&mut query.body);
+        if let Err(error) = super::using::merge_using(&mut query.body) {
+            return ControlFlow::Break(Box::new(error));
+        }
         if let SetExpr::Table(table) = query.body.as_ref()
             && let Some(table_name) = &table.table_name
         {
@@ -304,7 +307,7 @@ fn as_of_joins(body: &mut SetExpr) {
     }
 }
 
-fn and(left: Expr, right: Expr) -> Expr {
+pub(super) fn and(left: Expr, right: Expr) -> Expr {
     Expr::BinaryOp {
         left: Box::new(Expr::Nested(Box::new(left))),
         op: ast::BinaryOperator::And,
@@ -400,7 +403,8 @@ fn row_in(expr: &mut Expr) {
     *expr = Expr::Exists { subquery: Box::new(query), negated: false };
 }
 
-fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
+/// A call of a function by its name.
+pub(super) fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
     let args = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),

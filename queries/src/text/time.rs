@@ -87,3 +87,20 @@ pub fn rfc3339(micros: u64) -> String {
     // Only ASCII digits and punctuation are ever written.
     String::from_utf8(out).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_calendar_agrees_with_chrono() {
+        for day in (-800_000..800_000).step_by(97) {
+            let mut out = Vec::new();
+            write_date(day, &mut out);
+            let expected = chrono::DateTime::from_timestamp(day * 86_400, 0).unwrap().date_naive();
+            if chrono::Datelike::year(&expected) > 0 {
+                assert_eq!(String::from_utf8(out).unwrap(), expected.to_string());
+            }
+        }
+    }
+}
