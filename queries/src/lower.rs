@@ -19,6 +19,8 @@ mod whole;
 mod window_end;
 mod windowed;
 
+pub(crate) use map::checked;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -154,7 +156,7 @@ impl Lowering<'_> {
     fn physical(&self, expr: &Expr, schema: &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
         check_expression(expr)?;
         let expr = create_physical_expr(expr, schema, &self.props)?;
-        Ok(expr.transform_up(|node| Ok(map::checked(node)))?.data)
+        Ok(expr.transform_up(|node| Ok(checked(node)))?.data)
     }
 }
 

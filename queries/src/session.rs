@@ -1,6 +1,7 @@
 //! Ad-hoc queries: DataFusion over the engine's relations, all read at one timestamp.
 
 mod change;
+mod checked;
 mod scan;
 
 pub use change::{Change, ChangeKind, Conflict, Returning, change};
@@ -20,6 +21,8 @@ use datafusion::execution::context::QueryPlanner;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
@@ -191,6 +194,7 @@ pub(crate) fn state(catalog: &Arc<Catalog>, mode: &Mode) -> SessionState {
         .with_relation_planners(vec![Arc::new(WindowRelations)])
         .with_query_planner(Arc::new(LakeQueryPlanner))
         .with_optimizer_rules(optimizer_rules())
+        .with_physical_optimizer_rules(physical_rules())
         .build();
     state.add_analyzer_rule(Arc::new(Conversions));
     state.catalog_list().register_catalog(CATALOG.to_string(), Arc::new(provider));
@@ -205,6 +209,12 @@ pub(crate) fn state(catalog: &Arc<Catalog>, mode: &Mode) -> SessionState {
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let ours: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(OneSubqueryAtATime);
     std::iter::once(ours).chain(Optimizer::new().rules).collect()
+}
+
+/// Likewise for physical plans.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let ours: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(checked::CheckedArithmetic);
+    std::iter::once(ours).chain(PhysicalOptimizer::new().rules).collect()
 }
 
 fn config() -> SessionConfig {

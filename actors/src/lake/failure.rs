@@ -1,5 +1,6 @@
 //! Other layers' errors as a client sees them.
 
+use arrow::error::ArrowError;
 use livelake_dataflow::protocol::EngineError;
 use livelake_queries::plan::SEVERAL_ROWS;
 use livelake_queries::{SqlError, SqlErrorKind};
@@ -62,7 +63,8 @@ impl From<datafusion::error::DataFusionError> for LakeError {
                 internal(inner)
             }
             E::ArrowError(inner, _) => {
-                LakeError { code: "invalid_value", sqlstate: "22000", http_status: 400, message: inner.to_string(), hint: None }
+                let (code, sqlstate) = value_error(inner);
+                LakeError { code, sqlstate, http_status: 400, message: inner.to_string(), hint: None }
             }
             E::Execution(message) if message == SEVERAL_ROWS => LakeError {
                 code: "cardinality_violation",
@@ -81,5 +83,16 @@ impl From<datafusion::error::DataFusionError> for LakeError {
                 hint: None,
             },
         }
+    }
+}
+
+/// PostgreSQL's codes of what a value can do wrong.
+fn value_error(error: &ArrowError) -> (&'static str, &'static str) {
+    match error {
+        ArrowError::ArithmeticOverflow(_) => ("out_of_range", "22003"),
+        ArrowError::ComputeError(message) if message.contains("overflow") => ("out_of_range", "22003"),
+        ArrowError::DivideByZero => ("division_by_zero", "22012"),
+        ArrowError::CastError(_) | ArrowError::ParseError(_) => ("invalid_text", "22P02"),
+        _ => ("invalid_value", "22000"),
     }
 }

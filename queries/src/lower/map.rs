@@ -112,7 +112,7 @@ pub(super) fn cast(expr: Physical, to: &arrow::datatypes::DataType) -> Physical 
 }
 
 /// Arithmetic that fails where a result does not fit, as PostgreSQL's does: DataFusion's wraps around unless told.
-pub(super) fn checked(expr: Physical) -> Transformed<Physical> {
+pub(crate) fn checked(expr: Physical) -> Transformed<Physical> {
     match expr.as_any().downcast_ref::<BinaryExpr>() {
         Some(binary) if matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply) => {
             Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)))

@@ -70,6 +70,14 @@ fn converted(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let expr = Expr::BinaryExpr(BinaryExpr::new(Box::new(left.data), op, Box::new(right.data)));
             Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
         }
+        // the least integer has no negative; a subtraction notices
+        Expr::Negative(inner) => match inner.get_type(schema) {
+            Ok(data_type) if data_type.is_signed_integer() && !matches!(*inner, Expr::Literal(..)) => {
+                let zero = Expr::Literal(ScalarValue::new_zero(&data_type)?, None);
+                Ok(Transformed::yes(zero - *inner))
+            }
+            _ => Ok(Transformed::no(Expr::Negative(inner))),
+        },
         other => Ok(Transformed::no(other)),
     }
 }
