@@ -35,7 +35,8 @@ impl Lake {
         for setting in ["http.port=0", "postgres.port=0", "epochs.interval=20ms", "engine.workers=1"] {
             command.args(["--set", setting]);
         }
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}: run cargo build --release first", binary().display()));
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("{}: {error}: run cargo build --release first", binary().display()));
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
         let url = lines.find_map(|line| line.strip_prefix("postgres ").map(str::to_owned)).expect("it says its address");
         // nobody reads on, but a closed pipe would end it

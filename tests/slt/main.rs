@@ -99,8 +99,7 @@ impl AsyncDB for Session {
 /// The same rows, in whatever order: what a view's rows are compared by.
 fn unordered(normalizer: Normalizer, actual: &[Vec<String>], expected: &[String]) -> bool {
     let mut expected: Vec<String> = expected.iter().map(normalizer).collect();
-    let mut actual: Vec<String> =
-        actual.iter().map(|row| row.iter().map(normalizer).collect::<Vec<_>>().join(" ")).collect();
+    let mut actual: Vec<String> = actual.iter().map(|row| row.iter().map(normalizer).collect::<Vec<_>>().join(" ")).collect();
     expected.sort();
     actual.sort();
     actual == expected
