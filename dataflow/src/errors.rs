@@ -4,7 +4,9 @@
 //! are always those of its present input. Operators put them into a log, with the time at which they count; what is complete is taken
 //! out and kept as a relation of its own, which is read and followed like any other (`operators/errors.rs`).
 
+use std::any::Any;
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -122,7 +124,7 @@ pub fn isolate<T>(
     compute: &mut dyn FnMut(&Delta) -> Result<T, DataFusionError>,
     give: &mut dyn FnMut(T),
 ) {
-    match compute(delta) {
+    match guarded(|| compute(delta)) {
         Ok(result) => give(result),
         Err(error) if delta.len() == 1 => log.push(as_of, reason(&error), describe(delta, 0), delta.diff(0)),
         Err(_) => {
@@ -131,6 +133,21 @@ pub fn isolate<T>(
             isolate(&delta.slice(half, delta.len() - half), as_of, log, compute, give);
         }
     }
+}
+
+/// What `compute` says; a panic in it is an error. Functions are other people's code, and one that panics at a row must not end the engine.
+///
+/// # Errors
+/// `compute`'s, or what it panicked with.
+pub fn guarded<T>(compute: impl FnOnce() -> Result<T, DataFusionError>) -> Result<T, DataFusionError> {
+    // what a function leaves behind half done is dropped with its result
+    catch_unwind(AssertUnwindSafe(compute)).unwrap_or_else(|panic| Err(DataFusionError::Execution(panicked(panic.as_ref()))))
+}
+
+/// A panic in words.
+pub fn panicked(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("a function failed: {}", words.unwrap_or("no reason given"))
 }
 
 /// The innermost message, without the chain's prefixes.
@@ -197,5 +214,22 @@ mod tests {
         assert_eq!(taken.iter().map(|error| (error.as_of, error.diff)).collect::<Vec<_>>(), [(7, -2), (9, 1)]);
         assert_eq!(taken[1].reason, "more rows were retracted than there were in shop.orders");
         assert!(log.take().is_empty());
+    }
+
+    #[test]
+    fn a_function_that_panics_at_a_row_is_an_error_of_that_row() {
+        let schema = Arc::new(Schema::new(vec![Field::new("i", DataType::Int64, true)]));
+        let values: arrow::array::ArrayRef = Arc::new(arrow::array::Int64Array::from_iter_values(0..10));
+        let delta = Delta { rows: record_batch(schema, vec![values], 10).unwrap(), diffs: None };
+        let (log, mut given) = (ErrorLog::default(), 0);
+        let mut compute = |part: &Delta| {
+            let rows = part.rows.column(0).as_primitive::<arrow::datatypes::Int64Type>();
+            assert!(rows.values().iter().all(|value| *value != 7), "seven is too much");
+            Ok(part.len())
+        };
+        isolate(&delta, 3, &log, &mut compute, &mut |rows| given += rows);
+        let errors = log.take();
+        assert_eq!((given, errors.len()), (9, 1));
+        assert_eq!((errors[0].reason.as_str(), errors[0].row.as_str()), ("a function failed: seven is too much", "i = 7"));
     }
 }

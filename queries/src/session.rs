@@ -33,8 +33,8 @@ use crate::catalog::Catalog;
 use crate::error::{Position, SqlError};
 use crate::name::{CATALOG, DEFAULT_SCHEMA};
 use crate::plan::{
-    Conversions, OneSubqueryAtATime, TimeWindowPlanner, WindowRelations, explain_error, lake_functions, logical,
-    rounding_functions, timezone_function,
+    Conversions, IntervalArithmetic, OneSubqueryAtATime, TimeWindowPlanner, WindowRelations, explain_error, lake_functions,
+    logical, rounding_functions, timezone_function,
 };
 use crate::provider::LakeSchema;
 use crate::types::LakeTypes;
@@ -197,6 +197,8 @@ pub(crate) fn state(catalog: &Arc<Catalog>, mode: &Mode) -> SessionState {
         .with_physical_optimizer_rules(physical_rules())
         .build();
     state.add_analyzer_rule(Arc::new(Conversions));
+    // as little
+    let _ = datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(IntervalArithmetic));
     state.catalog_list().register_catalog(CATALOG.to_string(), Arc::new(provider));
     for function in lake_functions(as_of).into_iter().chain([timezone_function()]).chain(rounding_functions()) {
         // A session state refuses no function.

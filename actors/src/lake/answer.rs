@@ -1,16 +1,19 @@
 //! Answering queries: DataFusion over peeks at one timestamp.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::prelude::{DataFrame, SessionContext};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
+use livelake_dataflow::errors::panicked;
 use livelake_dataflow::protocol::Timestamp;
 use livelake_queries::Position;
 use livelake_queries::session::{context, query};
 use livelake_queries::statement::SelectQuery;
 
 use crate::lake::Lake;
+use crate::lake::failure::internal;
 use crate::lake::reader::EngineReader;
 use crate::service::{Answer, LakeError};
 
@@ -48,8 +51,14 @@ impl Lake {
         if !parameters.is_empty() {
             frame = frame.with_param_values(ParamValues::from(parameters))?;
         }
-        let stream = frame.execute_stream().await?;
+        // a function that panics fails its query, not the client's connection
+        let stream = AssertUnwindSafe(frame.execute_stream()).catch_unwind().await;
+        let stream = stream.map_err(|panic| internal(panicked(panic.as_ref())))??;
         let schema = stream.schema();
-        Ok(Answer { schema, as_of, rows: stream.map_err(LakeError::from).boxed(), tag: "SELECT".to_owned() })
+        let rows = AssertUnwindSafe(stream).catch_unwind().map(|batch| match batch {
+            Ok(batch) => batch.map_err(LakeError::from),
+            Err(panic) => Err(internal(panicked(panic.as_ref()))),
+        });
+        Ok(Answer { schema, as_of, rows: rows.boxed(), tag: "SELECT".to_owned() })
     }
 }

@@ -21,7 +21,7 @@ use timely::progress::{Antichain, Timestamp as _};
 use crate::batch::RowBatch;
 use crate::chunk::owner;
 use crate::delta::{Delta, DeltaStream, record_batch};
-use crate::errors::{ErrorLog, describe_key, reason};
+use crate::errors::{ErrorLog, describe_key, guarded, reason};
 use crate::function::{GroupFunction, GroupRows};
 use crate::operators::arrange::{ArrangedRows, batches_before, release_before};
 use crate::operators::group::Group;
@@ -126,7 +126,7 @@ impl EachGroupOutput {
         errors: &ErrorLog,
         into: &mut Results,
     ) {
-        match self.compute(changes, range.clone()) {
+        match guarded(|| self.compute(changes, range.clone())) {
             Ok((rows, numbers)) => {
                 let batch = into.rows.len();
                 let place = |number: usize| match number {
@@ -165,7 +165,7 @@ impl EachGroupOutput {
             }
             let computed = self
                 .rows_of(&changes.keys[at..=at], &UInt32Array::from(vec![0; range.len()]), &changes.vals[range.clone()])
-                .and_then(|rows| self.function.apply(&rows, &[range.len()]))
+                .and_then(|rows| guarded(|| self.function.apply(&rows, &[range.len()])))
                 .and_then(|rows| Ok((self.rows.encode(rows.rows.columns(), rows.rows.num_rows())?, rows)));
             match computed {
                 Ok((encoded, rows)) => {

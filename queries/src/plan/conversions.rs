@@ -1,7 +1,7 @@
 //! Conversions and comparisons as PostgreSQL makes them, where DataFusion's differ: put into plans once all types are known.
 //!
 //! A decimal or float becomes the nearest integer (halves of decimals away from zero, of floats to the even one), not what is before its
-//! point. A float or timestamp becomes the text that PostgreSQL shows. The two zeros of floats are equal: DataFusion compares floats in
+//! point. A text becomes a number whatever blanks are around it. A float or timestamp becomes the text that PostgreSQL shows. The two zeros of floats are equal: DataFusion compares floats in
 //! their total order, where -0.0 is less. Rows in the engine have no -0.0 (its encoding makes it 0.0), so only zeros in the text of a query and what an
 //! expression computes are concerned.
 
@@ -87,6 +87,10 @@ fn conversion(expr: &Expr, to: &DataType, schema: &DFSchema) -> Option<Expr> {
     let from = expr.get_type(schema).ok()?;
     match (from, to) {
         (DataType::Decimal128(_, scale), to) if to.is_integer() && scale > 0 => Some(math::expr_fn::round(vec![expr.clone()])),
+        // as PostgreSQL, without regard to blanks around it
+        (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, to) if to.is_integer() || to.is_floating() => {
+            Some(datafusion::functions::string::expr_fn::btrim(vec![expr.clone()]))
+        }
         (DataType::Float32 | DataType::Float64, to) if to.is_integer() => Some(NEAREST.call(vec![expr.clone()])),
         (
             DataType::Float32 | DataType::Float64 | DataType::Timestamp(TimeUnit::Microsecond, _),

@@ -213,6 +213,9 @@ impl VisitorMut for Rewrite<'_> {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
         row_in(expr);
         filter_is_true(expr);
+        if let Err(error) = super::syntax::as_postgres(expr) {
+            return ControlFlow::Break(Box::new(error));
+        }
         if let Expr::AtTimeZone { timestamp, time_zone } = expr {
             *expr = call(super::timezone::FUNCTION, [time_zone.as_ref().clone(), timestamp.as_ref().clone()]);
         }
