@@ -1,4 +1,5 @@
-//! round, trunc, ceil and floor of decimals, exactly, with as many digits after the point as were asked for; floats are DataFusion's.
+//! round, trunc, ceil and floor of decimals, exactly, with as many digits after the point as were asked for; floats are DataFusion's but for
+//! halves, which go to the even number.
 //!
 //! DataFusion computes trunc of a decimal in floats, keeps the scale in ceil and floor (and has no room for a carry there), and gives round
 //! another scale before its second argument is folded than after, so that a view and an answer would differ. `sign` is PostgreSQL's name
@@ -7,9 +8,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Decimal128Array};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef, Int64Type};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef, Float32Type, Float64Type, Int64Type};
 use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
@@ -21,7 +22,8 @@ use datafusion::logical_expr::{
 /// Our versions of the functions.
 pub(crate) fn rounding_functions() -> Vec<Arc<ScalarUDF>> {
     let rounding = |inner: Arc<ScalarUDF>, to| {
-        let aliases = inner.aliases().to_vec();
+        let own = (to == To::Up).then(|| "ceiling".to_owned());
+        let aliases = inner.aliases().iter().cloned().chain(own).collect();
         Arc::new(ScalarUDF::from(Rounding { inner, to, aliases, signature: Signature::user_defined(Volatility::Immutable) }))
     };
     vec![
@@ -35,7 +37,7 @@ pub(crate) fn rounding_functions() -> Vec<Arc<ScalarUDF>> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum To {
-    /// Halves go away from zero.
+    /// Halves of decimals go away from zero.
     Nearest,
     Zero,
     Up,
@@ -118,7 +120,10 @@ impl ScalarUDFImpl for Rounding {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let DataType::Decimal128(precision, scale) = *args.return_field.data_type() else {
-            return self.inner.invoke_with_args(args);
+            return match (self.to, args.args.as_slice()) {
+                (To::Nearest, [number]) => nearest_even(number),
+                _ => self.inner.invoke_with_args(args),
+            };
         };
         let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { args.number_rows };
@@ -187,6 +192,20 @@ impl Rounding {
         }
         power(scale - kept).and_then(|unit| rounded.checked_mul(unit)).ok_or_else(overflow)
     }
+}
+
+/// Floats have their halves rounded to the even number, as PostgreSQL has them.
+fn nearest_even(number: &ColumnarValue) -> Result<ColumnarValue> {
+    let numbers = number.to_array(1)?;
+    let rounded: ArrayRef = match numbers.data_type() {
+        DataType::Float32 => Arc::new(numbers.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even)),
+        DataType::Float64 => Arc::new(numbers.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even)),
+        other => return Err(DataFusionError::Internal(format!("round of {other}"))),
+    };
+    Ok(match number {
+        ColumnarValue::Array(_) => ColumnarValue::Array(rounded),
+        ColumnarValue::Scalar(_) => ColumnarValue::Scalar(ScalarValue::try_from_array(&rounded, 0)?),
+    })
 }
 
 fn power(exponent: i64) -> Option<i128> {

@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
-    Interval, ObjectNamePart, Value, ValueWithSpan,
+    Interval, ObjectNamePart, UnaryOperator, Value, ValueWithSpan,
 };
 
 use super::patterns::chrono_pattern;
@@ -29,6 +29,10 @@ pub(super) fn as_postgres(expr: &mut Expr) -> Result<(), SqlError> {
             decimal_of(expr, data_type).map(|text| cast(kind.clone(), text, data_type))
         }
         Expr::Interval(interval) => clock_time(interval).map(Expr::Interval),
+        // all bits turned over; never beyond the type
+        Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr } => {
+            Some(binary(number(-1), BinaryOperator::Minus, Expr::Nested(expr.clone())))
+        }
         Expr::Function(function) => of_function(function)?,
         _ => None,
     };
@@ -60,6 +64,10 @@ fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
 
 fn cast(kind: CastKind, expr: Expr, data_type: &DataType) -> Expr {
     Expr::Cast { kind, expr: Box::new(expr), data_type: data_type.clone(), array: false, format: None }
+}
+
+fn quotient(number: &Expr, op: BinaryOperator, by: &Expr) -> Expr {
+    binary(Expr::Nested(Box::new(number.clone())), op, Expr::Nested(Box::new(by.clone())))
 }
 
 fn plus_one(expr: &Expr) -> Expr {
@@ -165,6 +173,8 @@ fn of_function(function: &Function) -> Result<Option<Expr>, SqlError> {
             let truncated = call("date_trunc", [(*unit).clone(), there]);
             Some(call(super::timezone::FUNCTION, [(*zone).clone(), truncated]))
         }
+        ("mod", [number, by]) => Some(quotient(number, BinaryOperator::Modulo, by)),
+        ("div", [number, by]) => Some(call("trunc", [quotient(number, BinaryOperator::Divide, by)])),
         // DataFusion's counts 0 in NULL
         ("regexp_count", [value, ..]) => Some(Expr::Case {
             case_token: AttachedToken::empty(),
