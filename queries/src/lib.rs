@@ -20,6 +20,7 @@
 pub mod catalog;
 pub mod error;
 pub mod explain;
+pub mod json_text;
 pub mod lower;
 pub mod name;
 pub mod plan;

@@ -3,16 +3,20 @@
 //! DataFusion resolves names, checks types and rewrites; the rules are chosen so that what comes out has the few shapes that
 //! lowering knows, and `now()` is never folded into a constant.
 
+mod aggregates;
 mod apply;
 mod columns;
 mod functions;
+mod json;
 mod rewrite;
 mod subqueries;
 mod timezone;
 mod window;
 
+pub(crate) use aggregates::aggregate_functions;
 pub use columns::{StoredColumns, columns_read, query_columns};
 pub(crate) use functions::{is_clock, lake_functions};
+pub(crate) use json::json_functions;
 pub(crate) use rewrite::{rewrite, windowed_relation};
 pub(crate) use subqueries::OneSubqueryAtATime;
 pub(crate) use timezone::timezone_function;

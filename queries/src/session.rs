@@ -30,7 +30,8 @@ use crate::catalog::Catalog;
 use crate::error::{Position, SqlError};
 use crate::name::{CATALOG, DEFAULT_SCHEMA};
 use crate::plan::{
-    OneSubqueryAtATime, TimeWindowPlanner, WindowRelations, explain_error, lake_functions, logical, timezone_function,
+    OneSubqueryAtATime, TimeWindowPlanner, WindowRelations, aggregate_functions, explain_error, json_functions, lake_functions,
+    logical, timezone_function,
 };
 use crate::provider::LakeSchema;
 use crate::types::LakeTypes;
@@ -192,9 +193,12 @@ pub(crate) fn state(catalog: &Arc<Catalog>, mode: &Mode) -> SessionState {
         .with_optimizer_rules(optimizer_rules())
         .build();
     state.catalog_list().register_catalog(CATALOG.to_string(), Arc::new(provider));
-    for function in lake_functions(as_of).into_iter().chain([timezone_function()]) {
+    for function in lake_functions(as_of).into_iter().chain([timezone_function()]).chain(json_functions()) {
         // A session state refuses no function.
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
+    }
+    for function in aggregate_functions() {
+        let _ = datafusion::execution::FunctionRegistry::register_udaf(&mut state, function);
     }
     state
 }

@@ -28,7 +28,7 @@ CREATE SOURCE trips (id INTEGER PRIMARY KEY, zone INTEGER, vendor TEXT, miles DO
 CREATE SOURCE zones (zone INTEGER PRIMARY KEY, name TEXT, weight BIGINT) WITH (connector = 'files', path = 'x.csv');
 CREATE SOURCE notes (zone INTEGER, note TEXT) WITH (connector = 'files', path = 'x.csv');";
 
-const VIEWS: [&str; 68] = [
+const VIEWS: [&str; 71] = [
     "SELECT id, miles * 2 AS twice, upper(vendor) AS vendor FROM trips WHERE zone > 1 AND miles >= 0.5",
     "SELECT zone, count(*) AS n, count(vendor) AS v, sum(fare) AS s, avg(miles) AS a FROM trips GROUP BY zone",
     // DataFusion's grouped MIN keeps a NaN that comes first; here NaN is the greatest, as in PostgreSQL, so it is left out
@@ -98,6 +98,9 @@ const VIEWS: [&str; 68] = [
     "SELECT t.id, u.word FROM trips t, unnest(string_to_array(t.vendor || ' x', ' ')) AS u(word)",
     "SELECT a.id, b.id AS near FROM trips a JOIN trips b ON b.at BETWEEN a.at - INTERVAL '2 minutes' AND a.at + INTERVAL '1 minute' AND a.id <> b.id",
     "SELECT a.id, b.id AS other FROM trips a LEFT JOIN trips b ON a.zone = b.zone AND b.id > a.id - 3 AND b.id + 1 <= a.id",
+    "SELECT zone, mode() WITHIN GROUP (ORDER BY vendor DESC) AS m, percentile_disc(0.3) WITHIN GROUP (ORDER BY fare) AS d, percentile_cont(ARRAY[0.1, 0.9]) WITHIN GROUP (ORDER BY fare DESC) AS c, every(fare > 1) AS e, any_value(vendor) AS v, variance(fare) AS s FROM trips GROUP BY zone",
+    "SELECT vendor, json_agg(json_build_object('id', id, 'at', at, 'zone', zone) ORDER BY id) AS trips, jsonb_object_agg(id, fare) FILTER (WHERE fare > 0) AS fares FROM trips GROUP BY vendor",
+    "SELECT t.id, e.value AS part, t.j ->> 'vendor' AS vendor, CAST(t.j ->> 'zone' AS INTEGER) AS zone FROM (SELECT id, json_build_object('vendor', vendor, 'zone', zone, 'list', json_build_array(zone, miles)) AS j FROM trips) t, json_array_elements(t.j -> 'list') e",
 ];
 
 /// A change of trips: id, zone, vendor, miles, cents, minute; and whether it deletes.

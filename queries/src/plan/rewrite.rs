@@ -209,6 +209,7 @@ impl VisitorMut for Rewrite<'_> {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
         row_in(expr);
+        super::json::syntax::rewrite(expr);
         if let Expr::AtTimeZone { timestamp, time_zone } = expr {
             *expr = call(super::timezone::FUNCTION, [time_zone.as_ref().clone(), timestamp.as_ref().clone()]);
         }
@@ -316,7 +317,7 @@ fn parsed(text: &str) -> Option<ast::Query> {
     Parser::new(&PostgreSqlDialect {}).try_with_sql(text).ok()?.parse_query().ok().map(|query| *query)
 }
 
-/// `unnest(…)` and `generate_series(…)` of other relations' columns in FROM, as a LATERAL subquery with the function in its SELECT.
+/// `unnest(…)`, `generate_series(…)` and `json_array_elements(…)` of other relations' columns in FROM, as a LATERAL subquery with the function in its SELECT.
 fn series(factor: &mut TableFactor) {
     let (name, args, alias) = match &*factor {
         TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
@@ -330,17 +331,22 @@ fn series(factor: &mut TableFactor) {
         let FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) = arg else { return };
         values.push(value.clone());
     }
-    let columns = match function.as_str() {
-        "unnest" => values.into_iter().map(|value| call("unnest", [value])).collect::<Vec<_>>(),
-        "generate_series" if values.iter().any(names_columns) => vec![call("unnest", [call("generate_series", values)])],
-        _ => return,
+    let unnested = |name: &str, list: Expr| (name.to_owned(), call("unnest", [list]));
+    let columns: Vec<(String, Expr)> = match function.as_str() {
+        "unnest" => values.into_iter().map(|value| unnested(&function, value)).collect(),
+        "generate_series" if values.iter().any(names_columns) => vec![unnested(&function, call("generate_series", values))],
+        _ => match super::json::syntax::lists(&function, &values) {
+            Some(lists) => lists.into_iter().map(|(name, list)| unnested(name, list)).collect(),
+            None => return,
+        },
     };
     let named = |at: usize| match alias {
         Some(alias) if at < alias.columns.len() => alias.columns[at].name.clone(),
         Some(alias) if columns.len() == 1 => alias.name.clone(),
-        _ => Ident::new(&function),
+        _ => Ident::new(&columns[at].0),
     };
-    let items = columns.iter().enumerate().map(|(at, expr)| SelectItem::ExprWithAlias { expr: expr.clone(), alias: named(at) });
+    let items =
+        columns.iter().enumerate().map(|(at, (_, expr))| SelectItem::ExprWithAlias { expr: expr.clone(), alias: named(at) });
     let Some(mut subquery) = parsed("SELECT 1") else { return };
     if let SetExpr::Select(select) = subquery.body.as_mut() {
         select.projection = items.collect();
@@ -389,7 +395,8 @@ fn row_in(expr: &mut Expr) {
     *expr = Expr::Exists { subquery: Box::new(query), negated: false };
 }
 
-fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
+/// A call of a function.
+pub(super) fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
     let args = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),

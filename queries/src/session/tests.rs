@@ -264,3 +264,5 @@ async fn parameters_have_the_types_that_the_statement_says() {
     let inside = "SELECT id FROM trips WHERE zone IN (SELECT $1::bigint FROM t WHERE n < $2)";
     assert_eq!(types(inside).await, [DataType::Int64, DataType::Int64]);
 }
+
+mod functions;
