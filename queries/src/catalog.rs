@@ -4,9 +4,11 @@
 //! leaves nothing behind. It holds no connection to the engine; ids are given out here and used there.
 
 mod dependency;
+mod function;
 mod relation;
 mod show;
 
+pub use function::Function;
 pub use relation::{Detail, ERROR_COLUMNS, METADATA_COLUMNS, Relation};
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ pub struct Catalog {
     sinks: BTreeMap<RelationName, Arc<Relation>>,
     names: BTreeMap<RelationId, (RelationName, bool)>,
     last_id: u64,
+    functions: BTreeMap<String, Arc<Function>>,
 }
 
 /// What a CREATE did.
@@ -36,6 +39,8 @@ pub enum Created {
     New(Arc<Relation>),
     /// IF NOT EXISTS, and it did: nothing was done.
     Existed(Arc<Relation>),
+    /// There is a function of this name, new or as it was.
+    Function(String),
 }
 
 impl Catalog {
@@ -54,6 +59,7 @@ impl Catalog {
             StatementKind::CreateTable(table) => self.create_table(table, statement),
             StatementKind::CreateView(view) => self.create_view(view, statement),
             StatementKind::CreateSink(sink) => self.create_sink(sink, statement),
+            StatementKind::CreateFunction(function) => self.create_function(function, statement),
             _ => Err(SqlError::new(
                 SqlErrorKind::Unsupported,
                 statement.position.clone(),
@@ -132,10 +138,9 @@ impl Catalog {
 
     /// The statements that make this catalog, in an order that can be run.
     pub fn to_statements(&self) -> Vec<String> {
-        self.iter()
-            .filter(|relation| relation.kind != RelationKind::Errors)
-            .map(|relation| format!("{};", relation.sql))
-            .collect()
+        let relations = self.iter().filter(|relation| relation.kind != RelationKind::Errors);
+        let functions = self.functions().map(|function| &function.sql);
+        functions.chain(relations.map(|relation| &relation.sql)).map(|sql| format!("{sql};")).collect()
     }
 
     /// An error about a name that does not exist, with the nearest one.

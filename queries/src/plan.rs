@@ -3,12 +3,14 @@
 //! DataFusion resolves names, checks types and rewrites; the rules are chosen so that what comes out has the few shapes that
 //! lowering knows, and `now()` is never folded into a constant.
 
+mod aggregates;
 mod apply;
 mod columns;
 mod conversions;
 mod copies;
 mod functions;
 mod intervals;
+mod json;
 mod patterns;
 mod rewrite;
 mod rounding;
@@ -19,10 +21,12 @@ mod timezone;
 mod using;
 mod window;
 
+pub(crate) use aggregates::aggregate_functions;
 pub use columns::{StoredColumns, columns_read, query_columns};
 pub(crate) use conversions::Conversions;
 pub(crate) use functions::{is_clock, lake_functions};
 pub(crate) use intervals::IntervalArithmetic;
+pub(crate) use json::json_functions;
 pub(crate) use rewrite::{rewrite, windowed_relation};
 pub(crate) use rounding::rounding_functions;
 pub use single::SEVERAL_ROWS;

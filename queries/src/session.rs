@@ -33,8 +33,8 @@ use crate::catalog::Catalog;
 use crate::error::{Position, SqlError};
 use crate::name::{CATALOG, DEFAULT_SCHEMA};
 use crate::plan::{
-    Conversions, IntervalArithmetic, OneSubqueryAtATime, TimeWindowPlanner, WindowRelations, explain_error, lake_functions,
-    logical, rounding_functions, timezone_function,
+    Conversions, IntervalArithmetic, OneSubqueryAtATime, TimeWindowPlanner, WindowRelations, aggregate_functions, explain_error,
+    json_functions, lake_functions, logical, rounding_functions, timezone_function,
 };
 use crate::provider::LakeSchema;
 use crate::types::LakeTypes;
@@ -200,9 +200,14 @@ pub(crate) fn state(catalog: &Arc<Catalog>, mode: &Mode) -> SessionState {
     // as little
     let _ = datafusion::execution::FunctionRegistry::register_expr_planner(&mut state, Arc::new(IntervalArithmetic));
     state.catalog_list().register_catalog(CATALOG.to_string(), Arc::new(provider));
-    for function in lake_functions(as_of).into_iter().chain([timezone_function()]).chain(rounding_functions()) {
+    let functions =
+        lake_functions(as_of).into_iter().chain([timezone_function()]).chain(rounding_functions()).chain(json_functions());
+    for function in functions {
         // A session state refuses no function.
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
+    }
+    for function in aggregate_functions() {
+        let _ = datafusion::execution::FunctionRegistry::register_udaf(&mut state, function);
     }
     state
 }

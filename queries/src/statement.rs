@@ -3,6 +3,7 @@
 //! Text is read by sqlparser's own tokenizer and parser in PostgreSQL's dialect; what other systems don't have (sources, sinks,
 //! SUBSCRIBE, AS OF, …) is read here with that parser's own methods, token by token. Places in errors are places in the file.
 
+mod function;
 mod options;
 mod parse;
 mod relation;
@@ -10,6 +11,7 @@ mod request;
 
 /// A query's syntax tree.
 pub use datafusion::sql::sqlparser::ast::Query;
+pub(crate) use function::positional;
 pub use options::{ConnectorOption, Options};
 pub use parse::{parse_script, parse_statement};
 
@@ -41,6 +43,10 @@ pub enum StatementKind {
     CreateView(CreateView),
     /// `CREATE SINK`.
     CreateSink(CreateSink),
+    /// `CREATE [OR REPLACE] FUNCTION … LANGUAGE sql`.
+    CreateFunction(CreateFunction),
+    /// `DROP FUNCTION`.
+    DropFunction(DropFunction),
     /// `CREATE SCHEMA`: schemas exist by being used, so there is nothing to do.
     CreateSchema(String),
     /// `DROP …`.
@@ -73,6 +79,45 @@ pub enum StatementKind {
     Copy(Copy),
     /// Statements that drivers send and that change nothing here.
     Session(SessionCommand),
+}
+
+/// `CREATE FUNCTION`.
+#[derive(Clone, Debug)]
+pub struct CreateFunction {
+    /// Its name, in lower case; functions have no schema.
+    pub name: String,
+    /// Whether one of this name is replaced.
+    pub or_replace: bool,
+    /// Whether an existing one is fine.
+    pub if_not_exists: bool,
+    /// What it takes.
+    pub parameters: Vec<Parameter>,
+    /// The type of its value.
+    pub returns: ast::DataType,
+    /// Whether it is NULL if any argument is (`STRICT`).
+    pub strict: bool,
+    /// Its value, in terms of the parameters.
+    pub body: ast::Expr,
+}
+
+/// A function's parameter.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Its name; `$1` and so on name it, too.
+    pub name: Option<String>,
+    /// Its type.
+    pub data_type: ast::DataType,
+    /// Its value where a call leaves it out.
+    pub default: Option<ast::Expr>,
+}
+
+/// `DROP FUNCTION`.
+#[derive(Clone, Debug)]
+pub struct DropFunction {
+    /// Their names.
+    pub names: Vec<String>,
+    /// Whether it is fine if there is none.
+    pub if_exists: bool,
 }
 
 /// Which relation a source, table or sink names, and what columns it has.
@@ -234,6 +279,8 @@ pub enum Show {
     Create(RelationName),
     /// All schemas.
     Schemas,
+    /// All functions that users wrote.
+    Functions,
 }
 
 /// `EXPLAIN`.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::histories::{Lake, tick};
 
-const VIEWS: [&str; 72] = [
+const VIEWS: [&str; 75] = [
     "SELECT id, miles * 2 AS twice, upper(vendor) AS vendor FROM trips WHERE zone > 1 AND miles >= 0.5",
     "SELECT zone, count(*) AS n, count(vendor) AS v, sum(fare) AS s, avg(miles) AS a FROM trips GROUP BY zone",
     // DataFusion's grouped MIN keeps a NaN that comes first; here NaN is the greatest, as in PostgreSQL, so it is left out
@@ -82,6 +82,9 @@ const VIEWS: [&str; 72] = [
     "SELECT a.id, b.id AS other FROM trips a LEFT JOIN trips b ON a.zone = b.zone AND a.fare < b.fare",
     "SELECT id, (SELECT name FROM zones z WHERE z.zone = t.zone) AS name, (SELECT upper(name) FROM zones z WHERE z.zone = t.id) AS other FROM trips t",
     "SELECT id FROM trips t WHERE fare > (SELECT weight FROM zones z WHERE z.zone = t.zone) OR vendor = (SELECT name FROM zones WHERE zone = 1)",
+    "SELECT zone, mode() WITHIN GROUP (ORDER BY vendor DESC) AS m, percentile_disc(0.3) WITHIN GROUP (ORDER BY fare) AS d, percentile_cont(ARRAY[0.1, 0.9]) WITHIN GROUP (ORDER BY fare DESC) AS c, every(fare > 1) AS e, any_value(vendor) AS v, variance(fare) AS s FROM trips GROUP BY zone",
+    "SELECT vendor, json_agg(json_build_object('id', id, 'at', at, 'zone', zone) ORDER BY id) AS trips, jsonb_object_agg(id, fare) FILTER (WHERE fare > 0) AS fares FROM trips GROUP BY vendor",
+    "SELECT t.id, e.value AS part, t.j ->> 'vendor' AS vendor, CAST(t.j ->> 'zone' AS INTEGER) AS zone FROM (SELECT id, json_build_object('vendor', vendor, 'zone', zone, 'list', json_build_array(zone, miles)) AS j FROM trips) t, json_array_elements(t.j -> 'list') e",
 ];
 
 /// How many histories are tried.

@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type, TimeUnit};
+use arrow::array::Array;
+use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::json::writer::{NullableEncoder, make_encoder};
 use arrow::json::{Encoder, EncoderFactory, EncoderOptions};
 use arrow::record_batch::RecordBatch;
+use livelake_queries::text::json::floats;
+pub use livelake_queries::text::json::{write_float, write_string};
 
 use super::text::timestamp_values;
-use livelake_queries::text::float::float_name;
 use livelake_queries::text::time::write_timestamp;
 
 /// The options every JSON text of livelake is written with: NULL is `null`, never left out.
@@ -75,22 +76,6 @@ impl<'a> JsonRows<'a> {
     }
 }
 
-/// Appends a JSON string with its quotes.
-pub fn write_string(text: &str, out: &mut Vec<u8>) {
-    // Writing a string into memory cannot fail.
-    let _ = serde_json::to_writer(&mut *out, text);
-}
-
-/// Appends a float as the shortest number that reads back the same, or its name where it is no number.
-pub fn write_float(value: f64, out: &mut Vec<u8>) {
-    if value.is_finite() {
-        // Writing a number into memory cannot fail.
-        let _ = serde_json::to_writer(&mut *out, &value);
-    } else {
-        write_string(float_name(value), out);
-    }
-}
-
 #[derive(Debug)]
 struct Overrides;
 
@@ -101,37 +86,9 @@ impl EncoderFactory for Overrides {
         array: &'a dyn Array,
         _options: &'a EncoderOptions,
     ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
-        let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
-            DataType::Float64 => Box::new(Floats64(array.as_primitive::<Float64Type>().values())),
-            DataType::Float32 => Box::new(Floats32(array.as_primitive::<Float32Type>().values())),
-            DataType::Timestamp(unit, zone) => {
-                Box::new(Timestamps { values: timestamp_values(array, *unit), unit: *unit, zoned: zone.is_some() })
-            }
-            _ => return Ok(None),
-        };
-        Ok(Some(NullableEncoder::new(encoder, array.nulls().cloned())))
-    }
-}
-
-struct Floats64<'a>(&'a [f64]);
-
-impl Encoder for Floats64<'_> {
-    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
-        write_float(self.0[row], out);
-    }
-}
-
-struct Floats32<'a>(&'a [f32]);
-
-impl Encoder for Floats32<'_> {
-    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
-        let value = self.0[row];
-        if value.is_finite() {
-            // Writing a number into memory cannot fail; as f32 it has fewer digits than its f64 would.
-            let _ = serde_json::to_writer(&mut *out, &value);
-        } else {
-            write_string(float_name(f64::from(value)), out);
-        }
+        let DataType::Timestamp(unit, zone) = array.data_type() else { return Ok(floats(array)) };
+        let stamps = Timestamps { values: timestamp_values(array, *unit), unit: *unit, zoned: zone.is_some() };
+        Ok(Some(NullableEncoder::new(Box::new(stamps), array.nulls().cloned())))
     }
 }
 

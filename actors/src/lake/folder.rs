@@ -57,6 +57,9 @@ impl LakeFolder {
                             StatementKind::Drop(request) if file.ends_with(RUNTIME_STATEMENTS) => {
                                 catalog.drop_relation(request, &statement.position).map(drop)
                             }
+                            StatementKind::DropFunction(request) if file.ends_with(RUNTIME_STATEMENTS) => {
+                                catalog.drop_function(request, &statement.position)
+                            }
                             _ => catalog.create(statement).map(drop),
                         };
                         errors.extend(outcome.err());

@@ -114,6 +114,11 @@ impl Lake {
                 self.created(statement, if view.materialized { "CREATE MATERIALIZED VIEW" } else { "CREATE VIEW" }).await
             }
             StatementKind::CreateSink(_) => self.created(statement, "CREATE SINK").await,
+            StatementKind::CreateFunction(_) => self.created(statement, "CREATE FUNCTION").await,
+            StatementKind::DropFunction(request) => {
+                self.drop_function(statement, request, position).await?;
+                Ok(done(self.newest(), "DROP FUNCTION"))
+            }
             StatementKind::CreateSchema(_) => Ok(done(self.newest(), "CREATE SCHEMA")),
             StatementKind::Drop(request) => {
                 self.drop_relation(statement, request, position).await?;

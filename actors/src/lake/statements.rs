@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use livelake_queries::Position;
 use livelake_queries::catalog::{Created, Relation};
-use livelake_queries::statement::{DropRelation, RelationKind, Statement};
+use livelake_queries::statement::{DropFunction, DropRelation, RelationKind, Statement};
 
 use crate::feeder::StopFeeding;
 use crate::lake::failure::{internal, not_supported};
@@ -102,6 +102,24 @@ impl Lake {
                 self.forget_errors(relation.id);
             }
         }
+        self.define(Definitions { catalog: Arc::new(catalog), stored: before.stored });
+        self.remember(&format!("{};\n", statement.text))
+    }
+
+    /// Runs a DROP FUNCTION.
+    ///
+    /// # Errors
+    /// It does not exist, or a view or another function calls it.
+    pub async fn drop_function(
+        &self,
+        statement: &Statement,
+        request: &DropFunction,
+        position: &Position,
+    ) -> Result<(), LakeError> {
+        let _one_at_a_time = self.0.changing.lock().await;
+        let before = self.definitions();
+        let mut catalog = before.catalog.as_ref().clone();
+        catalog.drop_function(request, position)?;
         self.define(Definitions { catalog: Arc::new(catalog), stored: before.stored });
         self.remember(&format!("{};\n", statement.text))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 
-use super::{Catalog, Relation};
+use super::{Catalog, Function, Relation};
 use crate::error::{Position, SqlError};
 use crate::name::RelationName;
 use crate::statement::Show;
@@ -25,6 +25,15 @@ impl Catalog {
                     ("name", column(|relation| relation.name.name.clone())),
                     ("schema", column(|relation| relation.name.schema.clone())),
                     ("key", column(|relation| relation.key_names().join(", "))),
+                ]))
+            }
+            Show::Functions => {
+                let functions: Vec<&Function> = self.functions().map(AsRef::as_ref).collect();
+                let column = |text: fn(&Function) -> String| texts(functions.iter().map(|function| Some(text(function))));
+                Ok(batch(vec![
+                    ("name", column(|function| function.definition.name.clone())),
+                    ("type", column(|function| function.definition.returns.to_string())),
+                    ("create_sql", column(|function| function.sql.clone())),
                 ]))
             }
             Show::Schemas => Ok(batch(vec![("schema", texts(self.schemas().into_iter().map(Some)))])),

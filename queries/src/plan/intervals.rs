@@ -1,5 +1,5 @@
 //! Arithmetic of intervals that DataFusion has not, or has otherwise: an interval times a number, and a date plus an interval, which is a
-//! timestamp (DataFusion's stays a date and forgets the hours).
+//! timestamp (DataFusion's stays a date and forgets the hours); and comparisons of dates with timestamps.
 
 use std::any::Any;
 use std::sync::{Arc, LazyLock};
@@ -52,9 +52,21 @@ impl ExprPlanner for IntervalArithmetic {
             BinaryOperator::Plus if right == DataType::Date32 && is_interval(&left) => {
                 PlannerResult::Original(RawBinaryExpr { right: at_midnight(expr.right), ..expr })
             }
+            // midnight as fine as the other side: nanoseconds, which DataFusion would compare in, end in the year 2262
+            _ if compares(&expr.op) && left == DataType::Date32 && matches!(right, DataType::Timestamp(_, _)) => {
+                PlannerResult::Original(RawBinaryExpr { left: cast(expr.left, right), ..expr })
+            }
+            _ if compares(&expr.op) && right == DataType::Date32 && matches!(left, DataType::Timestamp(_, _)) => {
+                PlannerResult::Original(RawBinaryExpr { right: cast(expr.right, left), ..expr })
+            }
             _ => PlannerResult::Original(expr),
         })
     }
+}
+
+fn compares(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
 }
 
 fn times(interval: Expr, factor: Expr) -> Expr {

@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::error::Result;
+use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, JoinOperator, ObjectName,
     ObjectNamePart, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, Visit, VisitMut, Visitor,
@@ -179,6 +180,7 @@ impl VisitorMut for Rewrite<'_> {
             with.cte_tables.iter_mut().for_each(name_columns);
         }
         as_of_joins(&mut query.body);
+        fetch_is_limit(query);
         if let Err(error) = super::using::merge_using(&mut query.body) {
             return ControlFlow::Break(Box::new(error));
         }
@@ -211,11 +213,21 @@ impl VisitorMut for Rewrite<'_> {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        match self.catalog.inlined(expr) {
+            Ok(None) => {}
+            Ok(Some(inlined)) => {
+                // a function's body was rewritten when it was created, and the arguments just now
+                *expr = inlined;
+                return ControlFlow::Continue(());
+            }
+            Err(error) => return ControlFlow::Break(Box::new(error)),
+        }
         row_in(expr);
         filter_is_true(expr);
         if let Err(error) = super::syntax::as_postgres(expr) {
             return ControlFlow::Break(Box::new(error));
         }
+        super::json::syntax::rewrite(expr);
         if let Expr::AtTimeZone { timestamp, time_zone } = expr {
             *expr = call(super::timezone::FUNCTION, [time_zone.as_ref().clone(), timestamp.as_ref().clone()]);
         }
@@ -228,6 +240,27 @@ impl VisitorMut for Rewrite<'_> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// `FETCH FIRST n ROWS ONLY` as `LIMIT n`.
+fn fetch_is_limit(query: &mut ast::Query) {
+    let rows = match &query.fetch {
+        Some(ast::Fetch { with_ties: false, percent: false, quantity }) => {
+            quantity.clone().unwrap_or_else(|| Expr::Value(ast::Value::Number("1".to_owned(), false).into()))
+        }
+        _ => return,
+    };
+    let offset = match query.limit_clause.take() {
+        None => None,
+        Some(ast::LimitClause::LimitOffset { limit: None, offset, .. }) => offset,
+        // both: DataFusion says that it does not know FETCH
+        other => {
+            query.limit_clause = other;
+            return;
+        }
+    };
+    query.fetch = None;
+    query.limit_clause = Some(ast::LimitClause::LimitOffset { limit: Some(rows), offset, limit_by: Vec::new() });
 }
 
 /// `r (a, b) AS (SELECT x, y …)` as `r AS (SELECT x AS a, y AS b …)`: DataFusion does not tell a recursion's own part the names that
@@ -323,31 +356,44 @@ fn parsed(text: &str) -> Option<ast::Query> {
     Parser::new(&PostgreSqlDialect {}).try_with_sql(text).ok()?.parse_query().ok().map(|query| *query)
 }
 
-/// `unnest(…)` and `generate_series(…)` of other relations' columns in FROM, as a LATERAL subquery with the function in its SELECT.
+/// `unnest(…)`, `generate_series(…)` and `json_array_elements(…)` of other relations' columns in FROM, as a LATERAL subquery with the function in its SELECT.
 fn series(factor: &mut TableFactor) {
-    let (name, args, alias) = match &*factor {
-        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
-        TableFactor::Function { name, args, alias, .. } => (name, args, alias),
+    let (function, values, alias) = match &mut *factor {
+        TableFactor::Table { name, args: Some(args), alias, .. } => (called(name), plain(&args.args), alias),
+        TableFactor::Function { name, args, alias, .. } => (called(name), plain(args), alias),
+        TableFactor::UNNEST { array_exprs, alias, with_offset: false, with_ordinality: false, .. } => {
+            (Some("unnest".to_owned()), Some(array_exprs.clone()), alias)
+        }
         _ => return,
     };
-    let [ObjectNamePart::Identifier(function)] = name.0.as_slice() else { return };
-    let function = fold(function);
-    let mut values = Vec::with_capacity(args.len());
-    for arg in args {
-        let FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) = arg else { return };
-        values.push(value.clone());
+    let (Some(function), Some(values)) = (function, values) else { return };
+    if function == "generate_series" && values.iter().all(is_integer) {
+        // DataFusion makes the rows one after another; only its column has another name
+        let name = alias.as_ref().map_or_else(|| Ident::new(&function), |alias| alias.name.clone());
+        let alias = alias.get_or_insert_with(|| TableAlias { explicit: true, name: name.clone(), columns: Vec::new() });
+        if alias.columns.is_empty() {
+            alias.columns.push(ast::TableAliasColumnDef { name, data_type: None });
+        }
+        return;
     }
-    let columns = match function.as_str() {
-        "unnest" => values.into_iter().map(|value| call("unnest", [value])).collect::<Vec<_>>(),
-        "generate_series" if values.iter().any(names_columns) => vec![call("unnest", [call("generate_series", values)])],
-        _ => return,
+    let unnested = |name: &str, list: Expr| (name.to_owned(), call("unnest", [list]));
+    let columns: Vec<(String, Expr)> = match function.as_str() {
+        "unnest" => values.into_iter().map(|value| unnested(&function, value)).collect(),
+        "generate_series" => vec![unnested(&function, call("generate_series", values))],
+        _ => match super::json::syntax::lists(&function, &values) {
+            Some(lists) => lists.into_iter().map(|(name, list)| unnested(name, list)).collect(),
+            None => return,
+        },
     };
+    let alias = &*alias;
     let named = |at: usize| match alias {
         Some(alias) if at < alias.columns.len() => alias.columns[at].name.clone(),
-        Some(alias) if columns.len() == 1 => alias.name.clone(),
-        _ => Ident::new(&function),
+        // the column of a function that does not name it is called as the function is here
+        Some(alias) if columns.len() == 1 && columns[0].0 == function => alias.name.clone(),
+        _ => Ident::new(&columns[at].0),
     };
-    let items = columns.iter().enumerate().map(|(at, expr)| SelectItem::ExprWithAlias { expr: expr.clone(), alias: named(at) });
+    let items =
+        columns.iter().enumerate().map(|(at, (_, expr))| SelectItem::ExprWithAlias { expr: expr.clone(), alias: named(at) });
     let Some(mut subquery) = parsed("SELECT 1") else { return };
     if let SetExpr::Select(select) = subquery.body.as_mut() {
         select.projection = items.collect();
@@ -357,18 +403,29 @@ fn series(factor: &mut TableFactor) {
     *factor = TableFactor::Derived { lateral: true, subquery: Box::new(subquery), alias, sample: None };
 }
 
-fn names_columns(expr: &Expr) -> bool {
-    struct Names;
-    impl Visitor for Names {
-        type Break = ();
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            }
-        }
+/// The name of a function without a schema.
+fn called(name: &ObjectName) -> Option<String> {
+    match name.0.as_slice() {
+        [ObjectNamePart::Identifier(function)] => Some(fold(function)),
+        _ => None,
     }
-    expr.visit(&mut Names).is_break()
+}
+
+/// Arguments, if none has a name.
+fn plain(args: &[FunctionArg]) -> Option<Vec<Expr>> {
+    let plain = args.iter().map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(value.clone()),
+        _ => None,
+    });
+    plain.collect()
+}
+
+fn is_integer(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => matches!(&value.value, ast::Value::Number(digits, _) if digits.parse::<i64>().is_ok()),
+        Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => is_integer(expr),
+        _ => false,
+    }
 }
 
 /// `FILTER (WHERE c)` as `FILTER (WHERE (c) IS TRUE)`, which is the same; but DataFusion's grouped count takes rows for which `c` is NULL.
@@ -404,6 +461,17 @@ fn row_in(expr: &mut Expr) {
         select.selection = condition;
     }
     *expr = Expr::Exists { subquery: Box::new(query), negated: false };
+}
+
+/// An expression where a value is there, NULL where it is NULL.
+pub(super) fn unless_null(value: &Expr, expr: Expr) -> Expr {
+    Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![ast::CaseWhen { condition: Expr::IsNotNull(Box::new(value.clone())), result: expr }],
+        else_result: None,
+    }
 }
 
 /// A call of a function by its name.

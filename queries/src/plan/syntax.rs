@@ -1,13 +1,12 @@
 //! Expressions that PostgreSQL reads otherwise than DataFusion, rewritten into what DataFusion computes alike.
 
-use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
-    Interval, ObjectNamePart, UnaryOperator, Value, ValueWithSpan,
+    BinaryOperator, CastKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Interval,
+    ObjectNamePart, UnaryOperator, Value, ValueWithSpan,
 };
 
 use super::patterns::chrono_pattern;
-use super::rewrite::call;
+use super::rewrite::{call, unless_null};
 use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::name::fold;
 
@@ -33,6 +32,7 @@ pub(super) fn as_postgres(expr: &mut Expr) -> Result<(), SqlError> {
         Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr } => {
             Some(binary(number(-1), BinaryOperator::Minus, Expr::Nested(expr.clone())))
         }
+        Expr::AllOp { left, compare_op, right } => of_all(left, compare_op, right),
         Expr::Function(function) => of_function(function)?,
         _ => None,
     };
@@ -156,6 +156,18 @@ fn clock_time(interval: &Interval) -> Option<Interval> {
     Some(Interval { value: Box::new(text(spelled.join(" "))), ..interval.clone() })
 }
 
+/// `x > ALL (ARRAY[a, b])` as `x > a AND x > b`.
+fn of_all(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Expr> {
+    match right {
+        Expr::Nested(inner) => of_all(left, op, inner),
+        Expr::Array(array) if !array.elem.is_empty() => {
+            let each = array.elem.iter().map(|element| binary(left.clone(), op.clone(), element.clone()));
+            each.reduce(|all, next| binary(all, BinaryOperator::And, next))
+        }
+        _ => None,
+    }
+}
+
 fn of_function(function: &Function) -> Result<Option<Expr>, SqlError> {
     let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return Ok(None) };
     let FunctionArguments::List(list) = &function.args else { return Ok(None) };
@@ -175,17 +187,10 @@ fn of_function(function: &Function) -> Result<Option<Expr>, SqlError> {
         }
         ("mod", [number, by]) => Some(quotient(number, BinaryOperator::Modulo, by)),
         ("div", [number, by]) => Some(call("trunc", [quotient(number, BinaryOperator::Divide, by)])),
+        // DataFusion's removes the first one
+        ("array_remove", [list, element]) => Some(call("array_remove_all", [(*list).clone(), (*element).clone()])),
         // DataFusion's counts 0 in NULL
-        ("regexp_count", [value, ..]) => Some(Expr::Case {
-            case_token: AttachedToken::empty(),
-            end_token: AttachedToken::empty(),
-            operand: None,
-            conditions: vec![CaseWhen {
-                condition: Expr::IsNotNull(Box::new((*value).clone())),
-                result: Expr::Function(function.clone()),
-            }],
-            else_result: None,
-        }),
+        ("regexp_count", [value, ..]) => Some(unless_null(value, Expr::Function(function.clone()))),
         (function_name @ ("to_char" | "to_date" | "to_timestamp"), [value, pattern]) => match literal(pattern) {
             Some(pattern) => chrono_pattern(pattern)?.map(|pattern| call(function_name, [(*value).clone(), text(pattern)])),
             None => None,

@@ -1,8 +1,8 @@
-//! USING beside FULL JOIN: a column that is named there is one column with the value of whichever side has a row.
+//! USING: a column that is named there is one column, with the value of whichever side has a row, and comes first in `*`.
 //!
-//! DataFusion takes such a column from the left side, which is NULL for the rows that only the right side has. So a FROM with a FULL JOIN gets
-//! its USINGs written out as ON, and the columns' names become `coalesce(left, right)` where the query uses them. A qualified name (`l.k`)
-//! stays that side's own value, as in PostgreSQL.
+//! DataFusion takes such a column from the left side, which is NULL for the rows that only the right side has. So a FROM with a FULL or RIGHT
+//! JOIN gets its USINGs written out as ON, and the columns' names become `coalesce(left, right)`, or the right side's, where the query uses
+//! them; and so does one whose columns a `*` asks for. A qualified name (`l.k`) stays that side's own value, as in PostgreSQL.
 
 use std::ops::ControlFlow;
 
@@ -44,12 +44,27 @@ struct Merged {
 }
 
 fn merge_in(select: &mut ast::Select) -> Result<(), SqlError> {
-    let is_full = |join: &ast::Join| {
-        matches!(&join.join_operator, JoinOperator::FullOuter(JoinConstraint::Using(_) | JoinConstraint::Natural))
+    let has_using = |join: &ast::Join| match &join.join_operator {
+        JoinOperator::FullOuter(on) | JoinOperator::Right(on) | JoinOperator::RightOuter(on) => {
+            matches!(on, JoinConstraint::Using(_) | JoinConstraint::Natural).then_some(true)
+        }
+        other => matches!(constraint_of(other), Some(JoinConstraint::Using(_))).then_some(false),
     };
-    if !select.from.iter().any(|from| from.joins.iter().any(is_full)) {
-        return Ok(());
+    let found: Vec<bool> = select.from.iter().flat_map(|from| &from.joins).filter_map(has_using).collect();
+    if found.contains(&true) {
+        return write_out(select);
     }
+    if !found.is_empty() && select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_))) {
+        let mut changed = select.clone();
+        // where a side cannot be told, only the order of the columns is DataFusion's
+        if write_out(&mut changed).is_ok() {
+            *select = changed;
+        }
+    }
+    Ok(())
+}
+
+fn write_out(select: &mut ast::Select) -> Result<(), SqlError> {
     let mut merged = Merged::default();
     for from in &mut select.from {
         // each list of joins has its own columns to merge with
@@ -82,7 +97,7 @@ fn factor(relation: &TableFactor) -> Result<Factor, SqlError> {
         TableFactor::Table { name, .. } => name.0.last().and_then(ObjectNamePart::as_ident).cloned(),
         _ => None,
     };
-    let name = name.ok_or_else(|| refused("FULL JOIN … USING beside a relation without a name", "give it a name with AS"))?;
+    let name = name.ok_or_else(|| refused("USING beside a relation without a name", "give it a name with AS"))?;
     Ok(Factor { name, merged: Vec::new() })
 }
 
@@ -105,7 +120,9 @@ impl Merged {
         };
         if let Some(constraint) = constraint(&mut join.join_operator) {
             match constraint {
-                JoinConstraint::Natural => return Err(refused("NATURAL beside FULL JOIN", "name the columns: USING (…)")),
+                JoinConstraint::Natural => {
+                    return Err(refused("NATURAL beside FULL or RIGHT JOIN", "name the columns: USING (…)"));
+                }
                 JoinConstraint::Using(columns) => {
                     let columns: Vec<Ident> =
                         columns.iter().filter_map(|column| column.0.last().and_then(ObjectNamePart::as_ident)).cloned().collect();
@@ -153,7 +170,7 @@ impl Merged {
                 Ok(Expr::CompoundIdentifier(vec![only.name.clone(), column.clone()]))
             }
             _ => Err(refused(
-                &format!("USING ({column}) beside FULL JOIN, where several relations on the left may have the column"),
+                &format!("USING ({column}), where several relations on the left may have the column"),
                 "write ON with the column's relation",
             )),
         }
@@ -187,14 +204,17 @@ enum Kept {
 }
 
 fn constraint(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
+    use JoinOperator::{FullOuter, Inner, Join, Left, LeftOuter, Right, RightOuter};
     match operator {
-        JoinOperator::Join(constraint)
-        | JoinOperator::Inner(constraint)
-        | JoinOperator::Left(constraint)
-        | JoinOperator::LeftOuter(constraint)
-        | JoinOperator::Right(constraint)
-        | JoinOperator::RightOuter(constraint)
-        | JoinOperator::FullOuter(constraint) => Some(constraint),
+        Join(on) | Inner(on) | Left(on) | LeftOuter(on) | Right(on) | RightOuter(on) | FullOuter(on) => Some(on),
+        _ => None,
+    }
+}
+
+fn constraint_of(operator: &JoinOperator) -> Option<&JoinConstraint> {
+    use JoinOperator::{FullOuter, Inner, Join, Left, LeftOuter, Right, RightOuter};
+    match operator {
+        Join(on) | Inner(on) | Left(on) | LeftOuter(on) | Right(on) | RightOuter(on) | FullOuter(on) => Some(on),
         _ => None,
     }
 }

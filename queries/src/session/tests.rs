@@ -276,3 +276,4 @@ async fn a_filter_that_is_null_takes_no_row() {
     let none = answer("SELECT count(*) FILTER (WHERE length(name) < 9) AS named FROM t GROUP BY name").await;
     assert!(none.contains("| 0     |"), "{none}");
 }
+mod functions;

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
-use super::{SelectQuery, SessionCommand, Statement, StatementKind, relation, request};
+use super::{SelectQuery, SessionCommand, Statement, StatementKind, function, relation, request};
 use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::name::RelationName;
 
@@ -185,7 +185,9 @@ fn at_statement_end(mut error: SqlError, end: Location) -> SqlError {
 fn parse_kind(tokens: &[TokenWithSpan], context: &Context<'_>) -> Result<StatementKind, ParserError> {
     let mut parser = sub_parser(tokens);
     let parser = &mut parser;
-    let kind = if let Some(kind) = relation::parse(parser, context)? {
+    let kind = if let Some(kind) = function::parse(parser)? {
+        kind
+    } else if let Some(kind) = relation::parse(parser, context)? {
         kind
     } else if let Some(kind) = request::parse(parser, tokens, context)? {
         kind

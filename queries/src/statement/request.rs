@@ -266,6 +266,9 @@ fn parse_show(parser: &mut Parser<'_>, context: &Context<'_>) -> Result<Statemen
     if let Some((_, kind)) = kinds.into_iter().find(|(words, _)| take_words(parser, words)) {
         return Ok(StatementKind::Show(Show::Relations(kind)));
     }
+    if take_word(parser, "FUNCTIONS") {
+        return Ok(StatementKind::Show(Show::Functions));
+    }
     if take_word(parser, "SCHEMAS") {
         return Ok(StatementKind::Show(Show::Schemas));
     }
