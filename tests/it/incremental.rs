@@ -66,7 +66,7 @@ const VIEWS: [&str; 75] = [
     "WITH RECURSIVE reach AS (SELECT zone AS f, CAST(weight AS INTEGER) AS t FROM zones UNION SELECT r.f, CAST(z.weight AS INTEGER) FROM reach r JOIN zones z ON z.zone = r.t) SELECT f, t FROM reach",
     "SELECT id, unnest(make_array(zone, id, 7)) AS x FROM trips",
     "SELECT zone, vendor, count(*) AS n FROM (SELECT zone, unnest(string_to_array(vendor || ',x', ',')) AS vendor FROM trips) u GROUP BY zone, vendor",
-    "SELECT g.value AS day, t.id FROM generate_series(0, 3) g LEFT JOIN trips t ON t.zone = g.value",
+    "SELECT g AS day, t.id FROM generate_series(0, 3) g LEFT JOIN trips t ON t.zone = g",
     "SELECT t.id, n.note, n.place FROM trips t, LATERAL (SELECT note, zone AS place FROM notes WHERE notes.zone <= t.zone ORDER BY zone DESC, note LIMIT 1) n",
     "SELECT t.id, z.name, z.zone FROM trips t LEFT JOIN LATERAL (SELECT * FROM zones WHERE zones.weight > t.zone ORDER BY weight, zone LIMIT 2) z ON z.zone <> t.id",
     "SELECT z.zone, x.n, x.s FROM zones z, LATERAL (SELECT count(*) AS n, sum(fare) AS s FROM trips t WHERE t.zone = z.zone AND t.miles > z.weight) x",
