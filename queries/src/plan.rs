@@ -11,6 +11,7 @@ mod copies;
 mod functions;
 mod intervals;
 mod json;
+mod names;
 mod patterns;
 mod rewrite;
 mod rounding;

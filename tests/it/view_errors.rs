@@ -58,11 +58,11 @@ fn comes_and_goes(workers: usize) {
     assert_eq!((all("scaled"), all("chosen")), (json!([[1, 100], [2, 80], [4, 60]]), json!([[1]])));
     assert_eq!(all("failures"), json!([["Divide by zero error", 2]]));
 
-    let verdict = running.ask("VERIFY MATERIALIZED VIEW divided");
-    let hint = "in batch an error of data fails the whole query: see divided$errors";
-    assert_eq!((&verdict["success"], &verdict["hint"]), (&json!(false), &json!(hint)), "{verdict}");
-    let verdict = json!([["totals: 2 rows, 1 differ, 1 in totals$errors"]]);
-    assert_eq!(rows(&running, "VERIFY MATERIALIZED VIEW totals")[0], verdict[0]);
+    for view in ["divided", "totals"] {
+        let verdict = running.ask(&format!("VERIFY MATERIALIZED VIEW {view}"));
+        let hint = format!("in batch an error of data fails the whole query: see {view}$errors");
+        assert_eq!((&verdict["success"], &verdict["hint"]), (&json!(false), &json!(hint)), "{verdict}");
+    }
 
     // more than one row where one value is asked for: an error of the rows that ask
     let several = "more than one row returned by a subquery used as an expression";

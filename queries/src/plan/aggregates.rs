@@ -1,8 +1,9 @@
-//! PostgreSQL's aggregates that DataFusion has not, or under another name. A view keeps those without a sum in the engine by computing
+//! PostgreSQL's aggregates that DataFusion has not, or under another name, or otherwise. A view keeps those without a sum in the engine by computing
 //! each changed group again ([`crate::lower`]), so nothing else is needed to maintain them.
 
 mod json;
 mod ordered;
+mod sum;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use ordered::{Kind, OrderedSet};
 pub(crate) fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     let named = |function: Arc<AggregateUDF>, alias: &'static str| function.as_ref().clone().with_aliases([alias]);
     let aggregates = [
+        sum::CheckedSum::new().into(),
         OrderedSet::new(Kind::Mode).into(),
         OrderedSet::new(Kind::PercentileDisc).into(),
         OrderedSet::new(Kind::PercentileCont).into(),

@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
@@ -70,6 +71,11 @@ fn converted(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let expr = Expr::BinaryExpr(BinaryExpr::new(Box::new(left.data), op, Box::new(right.data)));
             Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
         }
+        // constants are folded without a look at whether they fit
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match folded(&left, op, &right)? {
+            Some(value) => Ok(Transformed::yes(value)),
+            None => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
+        },
         // the least integer has no negative; a subtraction notices
         Expr::Negative(inner) => match inner.get_type(schema) {
             Ok(data_type) if data_type.is_signed_integer() && !matches!(*inner, Expr::Literal(..)) => {
@@ -97,6 +103,23 @@ fn conversion(expr: &Expr, to: &DataType, schema: &DFSchema) -> Option<Expr> {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View,
         ) => Some(TEXT.call(vec![expr.clone()])),
         _ => None,
+    }
+}
+
+/// The value of integers that stand in the query.
+fn folded(left: &Expr, op: Operator, right: &Expr) -> Result<Option<Expr>> {
+    let (Expr::Literal(ScalarValue::Int64(Some(a)), _), Expr::Literal(ScalarValue::Int64(Some(b)), _)) = (left, right) else {
+        return Ok(None);
+    };
+    let value = match op {
+        Operator::Plus => a.checked_add(*b),
+        Operator::Minus => a.checked_sub(*b),
+        Operator::Multiply => a.checked_mul(*b),
+        _ => return Ok(None),
+    };
+    match value {
+        Some(value) => Ok(Some(Expr::Literal(ScalarValue::Int64(Some(value)), None))),
+        None => Err(ArrowError::ArithmeticOverflow(format!("Overflow happened on: {a} {op} {b}")).into()),
     }
 }
 

@@ -179,6 +179,7 @@ impl VisitorMut for Rewrite<'_> {
         if let Some(with) = query.with.as_mut().filter(|with| with.recursive) {
             with.cte_tables.iter_mut().for_each(name_columns);
         }
+        name_computed(&mut query.body);
         as_of_joins(&mut query.body);
         fetch_is_limit(query);
         if let Err(error) = super::using::merge_using(&mut query.body) {
@@ -239,6 +240,16 @@ impl VisitorMut for Rewrite<'_> {
             self.show_hidden(factor);
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Gives PostgreSQL's names to what the SELECTs that make a query's columns compute.
+fn name_computed(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => super::names::name_columns(select),
+        // the left side's names are the result's
+        SetExpr::SetOperation { left, .. } => name_computed(left),
+        _ => {}
     }
 }
 
