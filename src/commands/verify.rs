@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use livelake_actors::client::{self, OutputFormat};
 use livelake_actors::config::Config;
 use livelake_actors::lake::folder::LakeFolder;
 use livelake_actors::lake::{Lake, RunOptions};
 use livelake_queries::statement::RelationKind;
 use livelake_queries::{Position, RelationName};
 
-use super::{Failure, running};
+use super::{Failure, refused, running};
 
 /// Recompute views from their inputs in batch and compare.
 #[derive(Debug, clap::Args)]
@@ -22,11 +23,41 @@ pub struct Verify {
     sets: Vec<String>,
 }
 
+/// The rows that a running lake answers with.
+fn ask(url: &str, sql: &str) -> Result<Vec<serde_json::Value>, Failure> {
+    let mut answer = Vec::new();
+    client::sql(url, sql, OutputFormat::Ndjson, &mut answer).map_err(refused)?;
+    serde_json::Deserializer::from_slice(&answer).into_iter().collect::<Result<_, _>>().map_err(running)
+}
+
+fn text<'a>(row: &'a serde_json::Value, column: &str) -> &'a str {
+    row[column].as_str().unwrap_or_default()
+}
+
 impl Verify {
+    /// Asks a running lake to compare, each view at a timestamp of its own; nothing stops meanwhile.
+    fn of_running(self) -> Result<(), Failure> {
+        let views = match self.view {
+            Some(view) => vec![view],
+            None => {
+                let views = ask(&self.lake, "SHOW MATERIALIZED VIEWS")?;
+                views.iter().map(|view| format!("\"{}\".\"{}\"", text(view, "schema"), text(view, "name"))).collect()
+            }
+        };
+        let mut differing = Vec::new();
+        for view in views {
+            let verdict = ask(&self.lake, &format!("VERIFY MATERIALIZED VIEW {view}"))?;
+            let mut lines = verdict.iter().map(|line| text(line, "verdict"));
+            println!("{}", lines.next().unwrap_or_default());
+            differing.extend(lines.map(|line| format!("{view}: {line}")));
+        }
+        if differing.is_empty() { Ok(()) } else { Err(Failure::Differs(differing)) }
+    }
+
     /// Prints a line per view, and the rows that differ.
     pub fn run(self) -> Result<(), Failure> {
         if self.lake.starts_with("http://") || self.lake.starts_with("https://") {
-            return Err(Failure::Usage(vec!["ask a running lake by SQL: VERIFY MATERIALIZED VIEW name".to_owned()]));
+            return self.of_running();
         }
         let dir = PathBuf::from(&self.lake);
         let config = Config::load(&dir, &|| std::env::vars().collect(), &self.sets)

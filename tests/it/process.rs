@@ -222,6 +222,13 @@ impl Running {
         self.child.id()
     }
 
+    /// What `livelake verify URL [VIEW]` says, which must end well.
+    pub fn verified(&self, view: &[&str]) -> String {
+        let command = Command::new(env!("CARGO_BIN_EXE_livelake")).arg("verify").arg(self.url()).args(view).output().unwrap();
+        assert!(command.status.success(), "{}", String::from_utf8_lossy(&command.stderr));
+        String::from_utf8(command.stdout).unwrap()
+    }
+
     /// All that it said so far.
     pub fn said(&self) -> String {
         self.said.lock().unwrap().join("\n")

@@ -88,9 +88,22 @@ fn a_running_lake_answers_takes_statements_and_stops_in_order() {
     assert_eq!(ask("CREATE TABLE made_later (id INTEGER PRIMARY KEY)")["success"], true);
     assert_eq!(ask("INSERT INTO made_later VALUES (7)")["success"], true);
     assert!(ask("VERIFY MATERIALIZED VIEW v")["data"][0]["verdict"].as_str().unwrap().contains("0 differ"));
+    assert_eq!(running.verified(&[]), "v: 1 rows, 0 differ\n");
+    assert_eq!(ask("TRUNCATE TABLE t")["success"], true);
+    assert_eq!(running.verified(&["v"]), "v: 1 rows, 0 differ\n");
+    assert_eq!(ask("SELECT * FROM v")["data"], serde_json::json!([{ "n": 0, "last": null }]));
+    assert_eq!(ask("INSERT INTO t VALUES (2, 'zwei')")["success"], true);
+    let twice = "CREATE FUNCTION twice(n BIGINT) RETURNS BIGINT LANGUAGE sql AS $$ SELECT n * 2; $$";
+    assert_eq!(ask(twice)["success"], true);
+    assert_eq!(ask(twice)["code"], "exists");
+    assert_eq!(ask("CREATE MATERIALIZED VIEW doubled AS SELECT twice(id) AS id FROM t")["success"], true);
+    assert_eq!(ask("DROP FUNCTION twice")["code"], "in_use");
+    assert_eq!(ask("SELECT twice(1, 2)")["message"], "the function twice takes 1 arguments, not 2");
+    assert_eq!(ask("SHOW FUNCTIONS")["data"][0]["name"], "twice");
     assert_eq!(running.terminate(), Some(0));
 
     let again = lake.start(&[]);
+    assert_eq!(again.rows("SELECT id, twice(id) AS more FROM doubled"), serde_json::json!([{ "id": 4, "more": 8 }]));
     let rows = again.rows("SELECT t.name, v.n FROM t, v");
     assert_eq!(rows, serde_json::json!([{ "name": "zwei", "n": 1 }]), "tables and views made at run time survive");
     assert_eq!(again.rows("SELECT id FROM made_later"), serde_json::json!([{ "id": 7 }]), "so do their rows");

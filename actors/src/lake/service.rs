@@ -171,7 +171,14 @@ impl Lake {
                     SessionCommand::Other(tag) => tag,
                 },
             )),
-            StatementKind::Truncate(_) => Err(not_supported("TRUNCATE is not supported yet: use DELETE FROM")),
+            StatementKind::Truncate(names) => {
+                let [name] = names.as_slice() else {
+                    return Err(not_supported("TRUNCATE of several tables at once: truncate one after another"));
+                };
+                let delete = parse_statement(&format!("DELETE FROM \"{}\".\"{}\"", name.schema, name.name))?;
+                self.change(&delete.kind, position, Vec::new()).await?;
+                Ok(done(self.newest(), "TRUNCATE TABLE"))
+            }
             StatementKind::Subscribe(_) | StatementKind::CopySubscribe(_) | StatementKind::Copy(_) => Err(not_supported(
                 "this statement needs a connection that can stream: use psql with COPY (SUBSCRIBE …) TO STDOUT",
             )),
