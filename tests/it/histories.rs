@@ -1,4 +1,4 @@
-//! Three base relations with random histories, and views over them that are compared with DataFusion's batch answer after every tick.
+//! Base relations with histories, and views over them that are compared with DataFusion's batch answer after every tick.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -7,14 +7,15 @@ use std::time::Duration;
 use arrow::array::{
     ArrayRef, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
+use arrow::datatypes::SchemaRef;
 use livelake_actors::lake::reader::EngineReader;
 use livelake_dataflow::handle::{EngineConfig, EngineHandle};
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::{Envelope, InputBatch, Op, PeekRequest, SourceSpec, ViewSpec};
 use livelake_queries::RelationName;
-use livelake_queries::catalog::{Catalog, Relation};
+use livelake_queries::catalog::{Catalog, Created, Relation};
 use livelake_queries::plan::{StoredColumns, view_plan};
-use livelake_queries::statement::parse_script;
+use livelake_queries::statement::{RelationKind, Statement, parse_script};
 use livelake_queries::verify::{compare, expected};
 use proptest::prelude::*;
 
@@ -66,9 +67,14 @@ pub struct Lake {
 
 impl Lake {
     pub fn new(workers: usize) -> Lake {
+        Lake::of(RELATIONS, workers)
+    }
+
+    /// A lake of the relations that a script creates.
+    pub fn of(relations: &str, workers: usize) -> Lake {
         let engine = EngineHandle::start(&EngineConfig { workers, retention_us: 0 }).unwrap();
         let mut catalog = Catalog::new();
-        for statement in parse_script(RELATIONS, None).unwrap() {
+        for statement in parse_script(relations, None).unwrap() {
             catalog.create(&statement).unwrap();
         }
         let mut stored = StoredColumns::default();
@@ -98,20 +104,47 @@ impl Lake {
     /// Makes a view, or says why it cannot be.
     pub fn create(&mut self, name: &str, query: &str) -> Result<(), String> {
         let sql = format!("CREATE MATERIALIZED VIEW {name} AS {query};");
+        let statements = parse_script(&sql, None).map_err(|errors| format!("{errors:?}"))?;
+        statements.iter().try_for_each(|statement| self.define(statement))
+    }
+
+    /// Runs the statement of a view.
+    pub fn define(&mut self, statement: &Statement) -> Result<(), String> {
         let mut catalog = self.catalog.as_ref().clone();
-        for statement in parse_script(&sql, None).map_err(|errors| format!("{errors:?}"))? {
-            catalog.create(&statement).map_err(|error| error.to_string())?;
-        }
+        let created = catalog.create(statement).map_err(|error| error.to_string())?;
         let catalog = Arc::new(catalog);
-        let view = Arc::clone(catalog.get(&RelationName::parse(name)).unwrap());
+        let Created::New(view) = created else { return Ok(()) };
+        if view.kind == RelationKind::View {
+            self.catalog = catalog;
+            return Ok(());
+        }
+        let name = view.name.to_string();
         let planned = view_plan(&catalog, view.id, &self.stored).map_err(|error| error.to_string())?;
         self.catalog = catalog;
         let errors = Some(self.relation(&view.name.errors().name).id);
         self.engine
-            .create_view(ViewSpec { id: view.id, name: name.to_owned(), plan: planned.plan, key: planned.key, errors })
+            .create_view(ViewSpec { id: view.id, name, plan: planned.plan, key: planned.key, errors })
             .map_err(|error| error.to_string())?;
         self.views.push(view);
         Ok(())
+    }
+
+    /// Rows of a relation with a key come, or go.
+    pub fn feed(&self, name: &str, rows: &RecordBatch, op: Op) {
+        let relation = self.relation(name);
+        let rows = batch(&relation, rows.columns().to_vec());
+        let ops = Some(vec![op as u8; rows.num_rows()]);
+        self.engine.push(relation.id, InputBatch::Rows { rows, ops }).unwrap();
+    }
+
+    /// The columns of a relation.
+    pub fn schema(&self, name: &str) -> SchemaRef {
+        self.relation(name).visible_schema()
+    }
+
+    /// How many rows a view has.
+    pub fn size(&self, name: &str, as_of: u64) -> usize {
+        self.rows(self.relation(name).id, as_of).iter().map(RecordBatch::num_rows).sum()
     }
 
     pub fn push(&mut self, tick: &Tick) {

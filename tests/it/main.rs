@@ -14,4 +14,5 @@ mod nexmark;
 mod process;
 mod random_queries;
 mod runs;
+mod tpch;
 mod view_errors;
