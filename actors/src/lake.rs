@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr};
 use livelake_dataflow::errors::RowError;
 use livelake_dataflow::handle::{EngineConfig, EngineHandle};
-use livelake_dataflow::plan::RelationId;
+use livelake_dataflow::plan::{Plan, RelationId};
 use livelake_dataflow::protocol::{Envelope, SourceSpec, Timestamp, ViewSpec};
 use livelake_queries::catalog::{Catalog, Relation};
 use livelake_queries::plan::{StoredColumns, columns_read, view_plan};
@@ -291,6 +291,12 @@ impl Lake {
                 let spec = ViewSpec { id: relation.id, name: relation.name.to_string(), plan: view.plan, key: view.key, errors };
                 self.0.engine.create_view(spec).map_err(internal)?;
             }
+            RelationKind::Index => {
+                let get = relation.reads.first().map(|of| Plan::Get { relation: *of, schema: stored.schema(relation) });
+                let plan = get.ok_or_else(|| internal(format!("index {} is on nothing", relation.name)))?;
+                let (name, key) = (relation.name.to_string(), stored.key(relation));
+                self.0.engine.create_view(ViewSpec { id: relation.id, name, plan, key, errors: None }).map_err(internal)?;
+            }
             RelationKind::View | RelationKind::Sink => {}
         }
         Ok(())
@@ -467,7 +473,7 @@ impl Lake {
 fn stored_columns(catalog: &Catalog, options: &RunOptions) -> StoredColumns {
     let mut readers: Vec<RelationId> = catalog
         .iter()
-        .filter(|relation| matches!(relation.kind, RelationKind::MaterializedView | RelationKind::Sink))
+        .filter(|relation| matches!(relation.kind, RelationKind::MaterializedView | RelationKind::Sink | RelationKind::Index))
         .map(|relation| relation.id)
         .collect();
     if options.once {

@@ -19,7 +19,9 @@ use livelake_dataflow::plan::RelationId;
 use crate::error::{Position, SqlError, SqlErrorKind, nearest};
 use crate::name::RelationName;
 use crate::plan::{self, PlannedQuery};
-use crate::statement::{CreateSink, CreateSource, CreateTable, CreateView, DropRelation, RelationKind, Statement, StatementKind};
+use crate::statement::{
+    CreateIndex, CreateSink, CreateSource, CreateTable, CreateView, DropRelation, RelationKind, Statement, StatementKind,
+};
 
 /// All relations of a lake.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +61,7 @@ impl Catalog {
             StatementKind::CreateTable(table) => self.create_table(table, statement),
             StatementKind::CreateView(view) => self.create_view(view, statement),
             StatementKind::CreateSink(sink) => self.create_sink(sink, statement),
+            StatementKind::CreateIndex(index) => self.create_index(index, statement),
             StatementKind::CreateFunction(function) => self.create_function(function, statement),
             _ => Err(SqlError::new(
                 SqlErrorKind::Unsupported,
@@ -93,9 +96,14 @@ impl Catalog {
         Ok(dropped)
     }
 
-    /// A source, table or view by name (not a sink).
+    /// A source, table or view by name (not a sink, and not an index: that is no relation to ask).
     pub fn get(&self, name: &RelationName) -> Option<&Arc<Relation>> {
-        self.relations.get(name)
+        self.relations.get(name).filter(|relation| relation.kind != RelationKind::Index)
+    }
+
+    /// The indexes of a relation, in the order of their creation.
+    pub fn indexes(&self, id: RelationId) -> Vec<Arc<Relation>> {
+        self.of_kind(RelationKind::Index).filter(|index| index.reads.contains(&id)).cloned().collect()
     }
 
     /// A sink by name.
@@ -241,6 +249,29 @@ impl Catalog {
             planned.not_maintainable.clone().map_or(Ok(()), Err)?;
         }
         Ok(planned)
+    }
+
+    fn create_index(&mut self, index: &CreateIndex, statement: &Statement) -> Result<Created, SqlError> {
+        if let Some(found) = self.existing(&index.name, RelationKind::Index, index.if_not_exists, &statement.position)? {
+            return Ok(Created::Existed(found));
+        }
+        let on = Arc::clone(self.expect(&index.on, &statement.position)?);
+        if !matches!(on.kind, RelationKind::Table | RelationKind::MaterializedView) {
+            let message = format!("{} is a {}: an index is on a table or a materialized view", on.name, on.kind);
+            return Err(SqlError::new(SqlErrorKind::Unsupported, statement.position.clone(), message));
+        }
+        let mut key = Vec::with_capacity(index.columns.len());
+        for column in &index.columns {
+            let known = on.visible_schema().index_of(column).map_err(|_| {
+                let message = format!("column {column} of {} does not exist", on.name);
+                SqlError::new(SqlErrorKind::UnknownColumn, statement.position.clone(), message)
+            })?;
+            if !key.contains(&known) {
+                key.push(known);
+            }
+        }
+        let relation = Relation::index(self.next_id(), index, &on, key, statement);
+        Ok(Created::New(self.add(relation)))
     }
 
     fn create_sink(&mut self, sink: &CreateSink, statement: &Statement) -> Result<Created, SqlError> {

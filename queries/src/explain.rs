@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use arrow::datatypes::Schema;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::DataFrame;
@@ -11,6 +13,8 @@ use livelake_dataflow::plan::{Aggregate, OrderBy, Plan, RelationId};
 
 use crate::catalog::Catalog;
 use crate::plan::ViewPlan;
+use crate::provider::{indexes_of, relation_of};
+use crate::session::seeked;
 use crate::statement::RelationKind;
 
 /// A view's logical plan, dataflow, key and inputs.
@@ -37,6 +41,23 @@ pub async fn answer_text(frame: DataFrame) -> Result<String> {
         indented(&logical.display_indent().to_string()),
         indented(&displayable(physical.as_ref()).indent(false).to_string()),
     ))
+}
+
+/// How each relation of an optimised query is read that is not read whole: a line each, by the key or an index.
+pub fn seeks_text(plan: &LogicalPlan) -> String {
+    let mut text = String::new();
+    let _ = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(relation) = relation_of(&scan.source)
+            && let Ok(Some(by)) = seeked(&relation, indexes_of(&scan.source), &scan.filters)
+        {
+            let what = if by.id == relation.id { "its key".to_owned() } else { format!("index {}", by.name) };
+            // writing to a string cannot fail
+            let _ = writeln!(text, "{}: one key is sought, by {what} ({})", relation.name, by.key_names().join(", "));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    text
 }
 
 /// A dataflow plan, one operator a line, inputs indented below.

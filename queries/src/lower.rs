@@ -43,18 +43,29 @@ use crate::plan::{PlannedQuery, StoredColumns, TimeWindow, ViewPlan, is_clock};
 /// # Errors
 /// If something in it cannot be maintained incrementally, or a column that it needs is not stored.
 pub(crate) fn lower(planned: &PlannedQuery, stored: &StoredColumns, position: &Position) -> Result<ViewPlan, SqlError> {
-    let lowering = Lowering { stored, props: ExecutionProps::new(), keys: RefCell::default(), recursions: RefCell::default() };
+    let lowering = Lowering {
+        stored,
+        props: ExecutionProps::new(),
+        keys: RefCell::default(),
+        indexes: RefCell::default(),
+        recursions: RefCell::default(),
+    };
     let lowered = lowering.node(&planned.logical).and_then(|rows| map::named(rows.plan, &planned.schema));
     let plan = lowered.map_err(|error| SqlError::from_datafusion(&error, position))?;
     let key = key::shortest(&plan, &lowering.keys.borrow());
     Ok(ViewPlan { schema: plan.schema(), reads: plan.reads(), key, plan, logical: planned.logical.clone() })
 }
 
+/// An index and its columns, as indices into what the engine stores.
+type Index = (RelationId, Vec<usize>);
+
 struct Lowering<'a> {
     stored: &'a StoredColumns,
     props: ExecutionProps,
     /// Keys of the relations read so far, as indices into what the engine stores of them.
     keys: RefCell<BTreeMap<RelationId, Vec<usize>>>,
+    /// Indexes of the relations read so far, with the columns of each likewise.
+    indexes: RefCell<BTreeMap<RelationId, Vec<Index>>>,
     recursions: RefCell<Recursions>,
 }
 

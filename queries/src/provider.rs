@@ -16,7 +16,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use crate::catalog::{Catalog, Detail, Relation};
 use crate::name::RelationName;
 use crate::plan;
-use crate::session::{Mode, RelationScan, seekable_equality, state};
+use crate::session::{Mode, RelationScan, seekable_equality, seeked, state};
 use crate::statement::RelationKind;
 
 /// Added to a source's name, it names the same source with its hidden columns shown. It cannot be part of a plain name.
@@ -41,6 +41,10 @@ impl LakeSchema {
         };
         self.catalog.get(&RelationName::new(self.schema.as_str(), name)).map(|relation| (relation, hidden))
     }
+
+    fn is_asked(&self, relation: &Relation) -> bool {
+        relation.name.schema == self.schema && !matches!(relation.kind, RelationKind::Sink | RelationKind::Index)
+    }
 }
 
 impl fmt::Debug for LakeSchema {
@@ -56,8 +60,7 @@ impl SchemaProvider for LakeSchema {
     }
 
     fn table_names(&self) -> Vec<String> {
-        let here =
-            self.catalog.iter().filter(|relation| relation.name.schema == self.schema && relation.kind != RelationKind::Sink);
+        let here = self.catalog.iter().filter(|relation| self.is_asked(relation));
         here.map(|relation| relation.name.name.clone()).collect()
     }
 
@@ -72,7 +75,12 @@ impl SchemaProvider for LakeSchema {
             let logical: LogicalPlan = plan::conform(&state, logical, &view.columns)?;
             return Ok(Some(Arc::new(ViewTable::new(logical, Some(relation.sql.clone())))));
         }
-        Ok(Some(Arc::new(RelationProvider::new(Arc::clone(relation), hidden, self.mode.clone())?)))
+        Ok(Some(Arc::new(RelationProvider::new(
+            Arc::clone(relation),
+            self.catalog.indexes(relation.id),
+            hidden,
+            self.mode.clone(),
+        )?)))
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
@@ -87,19 +95,20 @@ impl SchemaProvider for LakeSchema {
 /// A relation with rows of its own.
 pub(crate) struct RelationProvider {
     pub(crate) relation: Arc<Relation>,
+    indexes: Vec<Arc<Relation>>,
     schema: SchemaRef,
     defaults: HashMap<String, Expr>,
     mode: Mode,
 }
 
 impl RelationProvider {
-    fn new(relation: Arc<Relation>, hidden: bool, mode: Mode) -> Result<RelationProvider> {
+    fn new(relation: Arc<Relation>, indexes: Vec<Arc<Relation>>, hidden: bool, mode: Mode) -> Result<RelationProvider> {
         let schema = if hidden { Arc::clone(&relation.schema) } else { relation.visible_schema() };
         let defaults = match (&relation.detail, &mode) {
             (Detail::Table { columns }, Mode::Read(_)) => plan::default_values(columns)?,
             _ => HashMap::new(),
         };
-        Ok(RelationProvider { relation, schema, defaults, mode })
+        Ok(RelationProvider { relation, indexes, schema, defaults, mode })
     }
 }
 
@@ -111,9 +120,17 @@ impl fmt::Debug for RelationProvider {
 
 /// The relation that a scan reads, if it is one of ours.
 pub(crate) fn relation_of(source: &Arc<dyn TableSource>) -> Option<Arc<Relation>> {
+    provider_of(source).map(|provider| Arc::clone(&provider.relation))
+}
+
+/// The indexes that the relation of a scan had when the query was planned.
+pub(crate) fn indexes_of(source: &Arc<dyn TableSource>) -> &[Arc<Relation>] {
+    provider_of(source).map_or(&[], |provider| &provider.indexes)
+}
+
+fn provider_of(source: &Arc<dyn TableSource>) -> Option<&RelationProvider> {
     let source = source.as_any().downcast_ref::<DefaultTableSource>()?;
-    let provider = source.table_provider.as_any().downcast_ref::<RelationProvider>()?;
-    Some(Arc::clone(&provider.relation))
+    source.table_provider.as_any().downcast_ref::<RelationProvider>()
 }
 
 fn table_type(relation: &Relation) -> TableType {
@@ -142,10 +159,13 @@ impl TableProvider for RelationProvider {
         self.defaults.get(column)
     }
 
-    /// Equalities on the key become a seek when they cover it; they stay in the plan as filters either way.
+    /// Equalities on the key, or an index's columns, become a seek when they cover it; they stay in the plan as filters either way.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let pushed = |filter: &&Expr| match (&self.mode, seekable_equality(filter, &self.relation)) {
-            (Mode::Read(_), Some(_)) => TableProviderFilterPushDown::Inexact,
+        let seeks = |filter: &Expr| {
+            std::iter::once(&self.relation).chain(&self.indexes).any(|relation| seekable_equality(filter, relation).is_some())
+        };
+        let pushed = |filter: &&Expr| match &self.mode {
+            Mode::Read(_) if seeks(filter) => TableProviderFilterPushDown::Inexact,
             _ => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(pushed).collect())
@@ -162,7 +182,8 @@ impl TableProvider for RelationProvider {
             Mode::Maintain => Err(DataFusionError::Plan(format!("{} has no rows while planning", self.relation.name))),
             Mode::Read(answer) => {
                 let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-                RelationScan::plan(Arc::clone(&self.relation), answer.clone(), projection, filters, limit)
+                let relation = seeked(&self.relation, &self.indexes, filters)?.unwrap_or(&self.relation);
+                RelationScan::plan(Arc::clone(relation), answer.clone(), projection, filters, limit)
             }
         }
     }

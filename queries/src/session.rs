@@ -5,7 +5,7 @@ mod checked;
 mod scan;
 
 pub use change::{Change, ChangeKind, Conflict, Returning, change};
-pub(crate) use scan::{RelationScan, seekable_equality};
+pub(crate) use scan::{RelationScan, seekable_equality, seeked};
 
 use std::collections::HashMap;
 use std::fmt;

@@ -43,8 +43,10 @@ pub enum StatementKind {
     CreateView(CreateView),
     /// `CREATE SINK`.
     CreateSink(CreateSink),
+    /// `CREATE INDEX`.
+    CreateIndex(CreateIndex),
     /// `CREATE [OR REPLACE] FUNCTION … LANGUAGE sql`.
-    CreateFunction(CreateFunction),
+    CreateFunction(Box<CreateFunction>),
     /// `DROP FUNCTION`.
     DropFunction(DropFunction),
     /// `CREATE SCHEMA`: schemas exist by being used, so there is nothing to do.
@@ -79,6 +81,19 @@ pub enum StatementKind {
     Copy(Copy),
     /// Statements that drivers send and that change nothing here.
     Session(SessionCommand),
+}
+
+/// `CREATE INDEX name ON relation (columns)`.
+#[derive(Clone, Debug)]
+pub struct CreateIndex {
+    /// Its name, in the relation's schema.
+    pub name: RelationName,
+    /// Whether an existing one is fine.
+    pub if_not_exists: bool,
+    /// Whose rows it keeps.
+    pub on: RelationName,
+    /// The columns that it keeps them by.
+    pub columns: Vec<String>,
 }
 
 /// `CREATE FUNCTION`.
@@ -229,6 +244,8 @@ pub enum RelationKind {
     MaterializedView,
     /// A sink.
     Sink,
+    /// The rows of a table or materialized view once more, by other columns.
+    Index,
 }
 
 /// `DROP`.
@@ -383,6 +400,7 @@ impl RelationKind {
             RelationKind::View => "view",
             RelationKind::MaterializedView => "materialized view",
             RelationKind::Sink => "sink",
+            RelationKind::Index => "index",
         }
     }
 }

@@ -12,7 +12,7 @@ use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::Timestamp;
-use livelake_queries::explain::view_text;
+use livelake_queries::explain::{seeks_text, view_text};
 use livelake_queries::plan::{plan_query, query_plan, view_plan};
 use livelake_queries::session::{describe, parameter_types};
 use livelake_queries::statement::{
@@ -72,7 +72,8 @@ impl Lake {
                         .flat_map(|texts| texts.iter().flatten().flat_map(str::lines).map(str::to_owned).collect::<Vec<_>>());
                     return text_answer("plan", lines.collect(), as_of, "EXPLAIN");
                 }
-                frame.into_optimized_plan()?.display_indent().to_string()
+                let plan = frame.into_optimized_plan()?;
+                format!("{}\n{}", plan.display_indent(), seeks_text(&plan))
             }
         };
         text_answer("plan", text.lines().map(str::to_owned).collect(), self.newest(), "EXPLAIN")
@@ -114,6 +115,7 @@ impl Lake {
                 self.created(statement, if view.materialized { "CREATE MATERIALIZED VIEW" } else { "CREATE VIEW" }).await
             }
             StatementKind::CreateSink(_) => self.created(statement, "CREATE SINK").await,
+            StatementKind::CreateIndex(_) => self.created(statement, "CREATE INDEX").await,
             StatementKind::CreateFunction(_) => self.created(statement, "CREATE FUNCTION").await,
             StatementKind::DropFunction(request) => {
                 self.drop_function(statement, request, position).await?;
@@ -261,7 +263,7 @@ impl LakeService for Lake {
                     SqlKind::View => RelationKind::View,
                     SqlKind::MaterializedView => RelationKind::MaterializedView,
                     SqlKind::Errors => RelationKind::Errors,
-                    SqlKind::Sink => return None,
+                    SqlKind::Sink | SqlKind::Index => return None,
                 };
                 let size = self.engine().size(relation.id);
                 let errors = self.view_errors(relation.id);

@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use livelake_dataflow::protocol::EngineError;
 use livelake_queries::Position;
 use livelake_queries::catalog::{Created, Relation};
 use livelake_queries::statement::{DropFunction, DropRelation, RelationKind, Statement};
@@ -96,14 +97,28 @@ impl Lake {
                 }
             }
             // a view's errors go with the view
-            let in_engine = relation.is_base() || relation.kind == RelationKind::MaterializedView;
+            let in_engine = relation.is_base() || matches!(relation.kind, RelationKind::MaterializedView | RelationKind::Index);
             if in_engine {
-                self.engine().drop_relation(relation.id)?;
+                self.engine().drop_relation(relation.id).map_err(|error| self.in_use(error))?;
                 self.forget_errors(relation.id);
             }
         }
         self.define(Definitions { catalog: Arc::new(catalog), stored: before.stored });
         self.remember(&format!("{};\n", statement.text))
+    }
+
+    /// An index that a view uses is known to the engine only.
+    fn in_use(&self, error: EngineError) -> LakeError {
+        let EngineError::InUse { relation, reader } = &error else { return error.into() };
+        let catalog = self.definitions().catalog;
+        let name = |id| catalog.by_id(id).map_or_else(|| id.to_string(), |relation| relation.name.to_string());
+        LakeError {
+            code: "in_use",
+            sqlstate: "2BP01",
+            http_status: 409,
+            message: format!("{} cannot be dropped: {} uses it", name(*relation), name(*reader)),
+            hint: None,
+        }
     }
 
     /// Runs a DROP FUNCTION.

@@ -79,6 +79,45 @@ impl Running {
 }
 
 #[actix::test]
+async fn an_index_serves_lookups_and_joins_and_goes_with_its_relation() {
+    let lake = run(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, zone BIGINT, name TEXT);
+         CREATE INDEX by_zone ON t (zone);
+         CREATE MATERIALIZED VIEW zones AS SELECT id AS zone FROM t WHERE id < 3;
+         CREATE MATERIALIZED VIEW pairs AS SELECT z.zone, t.id FROM zones z JOIN t ON t.zone = z.zone;",
+        &[],
+    )
+    .await;
+    lake.sql("INSERT INTO t VALUES (1, 2, 'a'), (2, 2, 'b'), (3, NULL, 'c'), (4, 1, 'd')").await.unwrap();
+    assert_eq!(lake.text("SELECT name FROM t WHERE zone = 2 ORDER BY id").await, "a\nb");
+    assert_eq!(lake.text("SELECT name FROM t WHERE zone = 2 AND id > 1").await, "b");
+    assert_eq!(lake.text("SELECT count(*) FROM t WHERE zone = 7").await, "0");
+    let asked = lake.text("EXPLAIN SELECT name FROM t WHERE zone = 2").await;
+    assert!(asked.contains("by_zone"), "{asked}");
+    let kept = lake.text("EXPLAIN MATERIALIZED VIEW pairs").await;
+    assert!(kept.contains("Get by_zone"), "{kept}");
+    assert_eq!(lake.text("SELECT zone, id FROM pairs ORDER BY 1, 2").await, "1|4\n2|1\n2|2");
+    lake.sql("UPDATE t SET zone = 1 WHERE id = 2").await.unwrap();
+    lake.sql("DELETE FROM t WHERE zone = 2").await.unwrap();
+    assert_eq!(lake.text("SELECT zone, id FROM pairs ORDER BY 1, 2").await, "");
+    assert_eq!(lake.text("SELECT id FROM t WHERE zone = 1 ORDER BY id").await, "2\n4");
+    assert_eq!(lake.text("SHOW INDEXES").await, "by_zone|public|zone");
+
+    assert_eq!(lake.refused("SELECT * FROM by_zone").await.sqlstate, "42P01");
+    assert_eq!(lake.refused("CREATE INDEX other ON t (missing)").await.sqlstate, "42703");
+    let error = lake.refused("DROP INDEX by_zone").await;
+    assert_eq!((error.code, error.message.as_str()), ("in_use", "by_zone cannot be dropped: pairs uses it"));
+    lake.sql("DROP MATERIALIZED VIEW pairs").await.unwrap();
+    lake.sql("DROP INDEX by_zone").await.unwrap();
+    assert_eq!(lake.text("SELECT id FROM t WHERE zone = 1 ORDER BY id").await, "2\n4");
+    lake.sql("CREATE INDEX by_name ON zones (zone)").await.unwrap();
+    lake.sql("CREATE INDEX by_zone ON t (zone, name)").await.unwrap();
+    assert_eq!(lake.text("SELECT id FROM t WHERE zone = 1 AND name = 'd'").await, "4");
+    lake.sql("DROP TABLE t CASCADE").await.unwrap();
+    assert_eq!(lake.text("SHOW INDEXES").await, "");
+}
+
+#[actix::test]
 async fn a_lake_of_constants_is_whole_at_once() {
     let lake = run("CREATE MATERIALIZED VIEW ready AS SELECT 1 AS one;", &[]).await;
     // no input moves its frontier, which is the end of time: nothing is ever reported again

@@ -78,12 +78,15 @@ impl Catalog {
             .then(|| self.get(&relation.name.errors()).cloned())
             .flatten();
         for target in [Some(Arc::clone(relation)), errors.clone()].into_iter().flatten() {
-            let readers = self.readers(target.id);
+            // indexes go with what they are on; last, as a view may use one
+            let (indexes, mut readers): (Vec<_>, Vec<_>) =
+                self.readers(target.id).into_iter().partition(|reader| reader.kind == RelationKind::Index);
             if !cascade && let Some(reader) = readers.first() {
                 let message = format!("{} cannot be dropped: {} {} reads it", target.name, reader.kind, reader.name);
                 return Err(SqlError::new(SqlErrorKind::InUse, position.clone(), message)
                     .with_hint("drop that first, or say CASCADE to drop all that depends on it"));
             }
+            readers.extend(indexes);
             for reader in readers {
                 // An earlier reader may have taken this one with it.
                 if self.by_id(reader.id).is_some() {

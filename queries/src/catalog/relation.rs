@@ -10,7 +10,9 @@ use livelake_dataflow::plan::RelationId;
 use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::name::RelationName;
 use crate::plan::PlannedQuery;
-use crate::statement::{Column, Columns, CreateSink, CreateSource, CreateTable, CreateView, Options, RelationKind, Statement};
+use crate::statement::{
+    Column, Columns, CreateIndex, CreateSink, CreateSource, CreateTable, CreateView, Options, RelationKind, Statement,
+};
 use crate::types::{timestamp, timestamptz};
 
 /// A relation as the catalog knows it.
@@ -65,6 +67,11 @@ pub enum Detail {
     },
     /// A view, plain or materialized.
     View(Box<ViewDetail>),
+    /// An index.
+    Index {
+        /// Whose rows it keeps.
+        of: RelationId,
+    },
     /// A sink.
     Sink {
         /// The relation that it writes.
@@ -214,6 +221,21 @@ impl Relation {
             sql: statement.text.clone(),
             position: statement.position.clone(),
             detail: Detail::View(Box::new(ViewDetail { query: view.query.clone(), columns: view.columns.clone(), planned })),
+        }
+    }
+
+    pub(super) fn index(id: RelationId, index: &CreateIndex, of: &Relation, key: Vec<usize>, statement: &Statement) -> Relation {
+        Relation {
+            id,
+            name: index.name.clone(),
+            kind: RelationKind::Index,
+            schema: Arc::clone(&of.schema),
+            visible: of.visible,
+            key,
+            reads: vec![of.id],
+            sql: statement.text.clone(),
+            position: statement.position.clone(),
+            detail: Detail::Index { of: of.id },
         }
     }
 

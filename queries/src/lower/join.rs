@@ -81,10 +81,24 @@ impl Lowering<'_> {
             ((left, left_bucket), (right, right_bucket)) = self.bucketed(&band, (sides.left, left), (sides.right, right))?;
             on.push((left_bucket, right_bucket));
         }
+        let mut selected: (Vec<usize>, Vec<usize>) =
+            ((0..sides.left.schema.fields().len()).collect(), (0..sides.right.schema.fields().len()).collect());
+        if range.is_none() {
+            let keys: (Vec<usize>, Vec<usize>) = on.iter().copied().unzip();
+            if let Some((get, columns)) = self.by_index(&left, &keys.0) {
+                on.iter_mut().for_each(|pair| pair.0 = columns[pair.0]);
+                selected.0 = selected.0.into_iter().map(|column| columns[column]).collect();
+                left = get;
+            }
+            if let Some((get, columns)) = self.by_index(&right, &keys.1) {
+                on.iter_mut().for_each(|pair| pair.1 = columns[pair.1]);
+                selected.1 = selected.1.into_iter().map(|column| columns[column]).collect();
+                right = get;
+            }
+        }
         let offset = left.schema().fields().len();
         let joined = with_range(join_on(left, right, on, sides.null_equals_null), range);
-        let selected = (0..sides.left.schema.fields().len()).chain((0..sides.right.schema.fields().len()).map(|i| offset + i));
-        let projection = map::columns(&joined, selected);
+        let projection = map::columns(&joined, selected.0.into_iter().chain(selected.1.into_iter().map(|i| offset + i)));
         // Filters see both sides, whatever the join's own output is.
         let both: DFSchemaRef = Arc::new(sides.left.schema.join(&sides.right.schema)?);
         let plan = map::map(joined, Vec::new(), projection, &map::names(&both))?;
@@ -137,6 +151,31 @@ impl Lowering<'_> {
     }
 
     /// A side with its key expressions among its columns, and where they are.
+    /// An index that has the rows of a join's side by its keys, with all of the relation's columns; and where the side's columns are among
+    /// them. Only for a side that is some columns of a relation: what is filtered or computed is not in the index.
+    fn by_index(&self, side: &Plan, keys: &[usize]) -> Option<(Plan, Vec<usize>)> {
+        let (get, columns) = match side {
+            Plan::Get { schema, .. } => (side, (0..schema.fields().len()).collect()),
+            Plan::Map { input, predicates, projection, .. } if predicates.is_empty() => {
+                (input.as_ref(), projection.iter().map(map::column_index).collect::<Option<Vec<_>>>()?)
+            }
+            _ => return None,
+        };
+        let Plan::Get { relation, schema } = get else { return None };
+        let wanted: Vec<usize> = keys.iter().map(|key| columns[*key]).collect();
+        let indexes = self.indexes.borrow();
+        let found = indexes
+            .get(relation)?
+            .iter()
+            .find(|(_, key)| key.len() == wanted.len() && key.iter().all(|column| wanted.contains(column)));
+        let (index, _) = found?;
+        let known = self.keys.borrow().get(relation).cloned();
+        if let Some(key) = known {
+            self.keys.borrow_mut().insert(*index, key);
+        }
+        Some((Plan::Get { relation: *index, schema: Arc::clone(schema) }, columns))
+    }
+
     fn keyed<'e>(&self, rows: &Rows, keys: impl Iterator<Item = &'e Expr>) -> Result<(Plan, Vec<usize>)> {
         let mut projection = map::identity(&rows.plan);
         let mut names = map::plan_names(&rows.plan);

@@ -14,7 +14,7 @@ use livelake_dataflow::plan::Plan;
 
 use super::{Lowering, Rows, engine_schema, map, unsupported};
 use crate::error::{Position, SqlError, SqlErrorKind};
-use crate::provider::relation_of;
+use crate::provider::{indexes_of, relation_of};
 
 impl Lowering<'_> {
     pub(super) fn scan(&self, scan: &TableScan) -> Result<Rows> {
@@ -47,6 +47,8 @@ impl Lowering<'_> {
         if !relation.key.is_empty() {
             self.keys.borrow_mut().insert(relation.id, self.stored.key(&relation));
         }
+        let indexes = indexes_of(&scan.source).iter().map(|index| (index.id, self.stored.key(index)));
+        self.indexes.borrow_mut().insert(relation.id, indexes.collect());
         let get = Plan::Get { relation: relation.id, schema };
         let projection = map::columns(&get, indices);
         let names = map::names(&scan.projected_schema);

@@ -18,7 +18,12 @@ pub struct StoredColumns(pub BTreeMap<RelationId, Vec<usize>>);
 impl StoredColumns {
     /// The stored columns of a relation, in the engine's order.
     pub fn of(&self, relation: &Relation) -> Vec<usize> {
-        self.0.get(&relation.id).cloned().unwrap_or_else(|| (0..relation.schema.fields().len()).collect())
+        // an index has its relation's rows
+        let id = match relation.detail {
+            Detail::Index { of } => of,
+            _ => relation.id,
+        };
+        self.0.get(&id).cloned().unwrap_or_else(|| (0..relation.schema.fields().len()).collect())
     }
 
     /// The relation's schema in the engine.
@@ -53,6 +58,7 @@ pub fn columns_read(catalog: &Catalog, readers: &[RelationId]) -> StoredColumns 
     for reader in readers.iter().filter_map(|id| catalog.by_id(*id)) {
         let relation = match &reader.detail {
             Detail::Sink { from, .. } => catalog.by_id(*from),
+            Detail::Index { of } => catalog.by_id(*of),
             _ => Some(reader),
         };
         match relation {

@@ -75,6 +75,20 @@ impl PartitionStream for RelationScan {
     }
 }
 
+/// The relation itself, or else the first index of it, whose columns the filters fix; `None`: all its rows are looked at.
+pub(crate) fn seeked<'a>(
+    relation: &'a Arc<Relation>,
+    indexes: &'a [Arc<Relation>],
+    filters: &[Expr],
+) -> Result<Option<&'a Arc<Relation>>> {
+    for by in std::iter::once(relation).chain(indexes) {
+        if key_row(by, filters)?.is_some() {
+            return Ok(Some(by));
+        }
+    }
+    Ok(None)
+}
+
 /// `key column = constant`: the column's index and the constant.
 pub(crate) fn seekable_equality(filter: &Expr, relation: &Relation) -> Option<(usize, ScalarValue)> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else { return None };

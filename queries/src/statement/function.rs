@@ -15,13 +15,14 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<StatementKind>, Pa
     let creates = peek_word(parser, 0, "CREATE")
         && (peek_word(parser, 1, "FUNCTION")
             || (peek_word(parser, 1, "OR") && peek_word(parser, 2, "REPLACE") && peek_word(parser, 3, "FUNCTION")));
-    if !creates && !(peek_word(parser, 0, "DROP") && peek_word(parser, 1, "FUNCTION")) {
+    let drops = peek_word(parser, 0, "DROP") && peek_word(parser, 1, "FUNCTION");
+    if !(creates || drops) {
         return Ok(None);
     }
     let place = parser.peek_token_ref().span.start;
     match parser.parse_statement()? {
         ast::Statement::CreateFunction(function) => {
-            created(function, place).map(|kind| Some(StatementKind::CreateFunction(kind)))
+            created(function, place).map(|create| Some(StatementKind::CreateFunction(Box::new(create))))
         }
         ast::Statement::DropFunction(drop) => {
             let names = drop.func_desc.iter().map(|function| own_name(&function.name, place)).collect::<Result<_, _>>()?;

@@ -2,12 +2,13 @@
 
 use datafusion::sql::sqlparser::ast::{self, ColumnDef, ColumnOption, TableConstraint};
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::parser::{IsOptional, Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
 use super::parse::{Context, error_at, expect_word, parse_name, peek_word, take_word, take_words};
 use super::{
-    Check, Column, Columns, CreateSink, CreateSource, CreateTable, CreateView, DropRelation, Options, RelationKind, StatementKind,
+    Check, Column, Columns, CreateIndex, CreateSink, CreateSource, CreateTable, CreateView, DropRelation, Options, RelationKind,
+    StatementKind,
 };
 use crate::name::{RelationName, fold};
 use crate::types::arrow_type;
@@ -19,6 +20,9 @@ pub(super) fn parse(parser: &mut Parser<'_>, context: &Context<'_>) -> Result<Op
         }
         if take_words(parser, &["CREATE", "SINK"]) {
             return parse_sink(parser, context).map(Some);
+        }
+        if take_words(parser, &["CREATE", "INDEX"]) {
+            return parse_index(parser, context).map(Some);
         }
         if take_words(parser, &["CREATE", "TABLE"]) {
             return parse_table(parser, context).map(Some);
@@ -82,6 +86,18 @@ fn parse_table(parser: &mut Parser<'_>, context: &Context<'_>) -> Result<Stateme
     Ok(StatementKind::CreateTable(CreateTable { name, if_not_exists, columns }))
 }
 
+fn parse_index(parser: &mut Parser<'_>, context: &Context<'_>) -> Result<StatementKind, ParserError> {
+    let if_not_exists = parse_if_not_exists(parser);
+    let name = parse_name(parser, context)?;
+    expect_word(parser, "ON")?;
+    let on = parse_name(parser, context)?;
+    let columns = parser.parse_parenthesized_column_list(IsOptional::Mandatory, false)?;
+    // as PostgreSQL: an index lives in its relation's schema
+    let name = RelationName::new(on.schema.as_str(), name.name.as_str());
+    let columns = columns.iter().map(fold).collect();
+    Ok(StatementKind::CreateIndex(CreateIndex { name, if_not_exists, on, columns }))
+}
+
 fn parse_sink(parser: &mut Parser<'_>, context: &Context<'_>) -> Result<StatementKind, ParserError> {
     let if_not_exists = parse_if_not_exists(parser);
     let name = parse_name(parser, context)?;
@@ -99,9 +115,11 @@ fn parse_drop(parser: &mut Parser<'_>, context: &Context<'_>) -> Result<Statemen
         (&["MATERIALIZED", "VIEW"], RelationKind::MaterializedView),
         (&["VIEW"], RelationKind::View),
         (&["SINK"], RelationKind::Sink),
+        (&["INDEX"], RelationKind::Index),
     ];
     let Some((_, kind)) = kinds.into_iter().find(|(words, _)| take_words(parser, words)) else {
-        return parser.expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK after DROP", parser.peek_token());
+        return parser
+            .expected("SOURCE, TABLE, VIEW, MATERIALIZED VIEW, SINK, INDEX or FUNCTION after DROP", parser.peek_token());
     };
     let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
     let names = parser.parse_comma_separated(|parser| parse_name(parser, context))?;

@@ -262,6 +262,7 @@ fn parse_show(parser: &mut Parser<'_>, context: &Context<'_>) -> Result<Statemen
         (&["MATERIALIZED", "VIEWS"], RelationKind::MaterializedView),
         (&["VIEWS"], RelationKind::View),
         (&["SINKS"], RelationKind::Sink),
+        (&["INDEXES"], RelationKind::Index),
     ];
     if let Some((_, kind)) = kinds.into_iter().find(|(words, _)| take_words(parser, words)) {
         return Ok(StatementKind::Show(Show::Relations(kind)));

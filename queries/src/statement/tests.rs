@@ -206,7 +206,7 @@ fn errors_say_where() {
     assert_eq!(failure("SELECT a FROM\n  t WHERE"), "a.sql:2:10: expected an expression, found the end of the statement");
     assert_eq!(failure("GRANT SELECT ON t TO u"), "a.sql:1:1: GRANT SELECT is not a statement that livelake knows");
     // Every broken statement of a script is said, not only the first.
-    assert_eq!(failure("SELEC 1;\nDROP INDEX x;\nSELECT 1;").lines().count(), 2);
+    assert_eq!(failure("SELEC 1;\nDROP ROLE x;\nSELECT 1;").lines().count(), 2);
 }
 
 #[test]
