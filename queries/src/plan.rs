@@ -15,6 +15,7 @@ mod names;
 mod patterns;
 mod rewrite;
 mod rounding;
+mod series;
 mod single;
 mod subqueries;
 mod syntax;
