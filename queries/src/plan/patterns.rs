@@ -2,7 +2,7 @@
 
 use crate::error::{Position, SqlError, SqlErrorKind};
 
-/// A pattern's parts, longer ones before those that they begin with, and chrono's.
+/// A pattern's parts, and chrono's. The longest that fits counts.
 const PARTS: &[(&str, &str)] = &[
     ("YYYY", "%Y"),
     ("IYYY", "%G"),
@@ -55,13 +55,18 @@ pub(super) fn chrono_pattern(pattern: &str) -> Result<Option<String>, SqlError> 
             let (quoted, behind) = rest[1..].split_once('"').unwrap_or((&rest[1..], ""));
             translated.push_str(quoted);
             rest = behind;
-        } else if let Some((part, chrono)) = PARTS.iter().find(|(part, _)| rest.starts_with(part)) {
-            translated.push_str(chrono);
-            rest = &rest[part.len()..];
-        } else if let Some(part) = REFUSED.iter().find(|part| rest.starts_with(**part)) {
-            let message = format!("the pattern {part} in '{pattern}'");
+            continue;
+        }
+        let known = PARTS.iter().filter(|(part, _)| rest.starts_with(part)).max_by_key(|(part, _)| part.len());
+        let refused = REFUSED.iter().filter(|part| rest.starts_with(**part)).max_by_key(|part| part.len());
+        if let Some(part) = refused.filter(|part| known.is_none_or(|(known, _)| known.len() < part.len())) {
+            let message = format!("{part} in the pattern '{pattern}' is not supported");
             return Err(SqlError::new(SqlErrorKind::Unsupported, Position::default(), message)
                 .with_hint("chrono's patterns are taken as well: %B is a month's name"));
+        }
+        if let Some((part, chrono)) = known {
+            translated.push_str(chrono);
+            rest = &rest[part.len()..];
         } else {
             translated.push(letter);
             rest = &rest[letter.len_utf8()..];
@@ -81,6 +86,7 @@ mod tests {
         assert_eq!(translated("Dy, DD Mon YYYY \"at\" HH12:MI AM"), "%a, %d %b %Y at %I:%M %p");
         assert_eq!(translated("IYYY-IW, DDD"), "%G-%V, %j");
         assert_eq!(chrono_pattern("%Y").unwrap(), None);
-        assert!(chrono_pattern("Month").unwrap_err().message.contains("Month"));
+        assert_eq!(chrono_pattern("DD Month").unwrap_err().message, "Month in the pattern 'DD Month' is not supported");
+        assert_eq!(translated("FMMonth"), "%B");
     }
 }

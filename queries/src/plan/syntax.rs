@@ -86,8 +86,9 @@ fn overlay(of: &Expr, what: &Expr, from: &Expr, length: Option<&Expr>) -> Expr {
 
 /// A regular expression for all of the text, with `%` and `_` as in LIKE.
 fn similar_to(negated: bool, expr: &Expr, pattern: &Expr, escape: Option<&Value>) -> Result<Expr, SqlError> {
-    let unsupported =
-        |what: &str| SqlError::new(SqlErrorKind::Unsupported, Position::default(), format!("SIMILAR TO with {what}"));
+    let unsupported = |what: &str| {
+        SqlError::new(SqlErrorKind::Unsupported, Position::default(), format!("SIMILAR TO with {what} is not supported"))
+    };
     if escape.is_some() {
         return Err(unsupported("an escape character of its own").with_hint("the escape character is the backslash"));
     }

@@ -97,7 +97,8 @@ fn factor(relation: &TableFactor) -> Result<Factor, SqlError> {
         TableFactor::Table { name, .. } => name.0.last().and_then(ObjectNamePart::as_ident).cloned(),
         _ => None,
     };
-    let name = name.ok_or_else(|| refused("USING beside a relation without a name", "give it a name with AS"))?;
+    let name =
+        name.ok_or_else(|| refused("USING beside a relation without a name is not supported", "give it a name with AS"))?;
     Ok(Factor { name, merged: Vec::new() })
 }
 
@@ -121,7 +122,7 @@ impl Merged {
         if let Some(constraint) = constraint(&mut join.join_operator) {
             match constraint {
                 JoinConstraint::Natural => {
-                    return Err(refused("NATURAL beside FULL or RIGHT JOIN", "name the columns: USING (…)"));
+                    return Err(refused("NATURAL beside FULL or RIGHT JOIN is not supported", "name the columns: USING (…)"));
                 }
                 JoinConstraint::Using(columns) => {
                     let columns: Vec<Ident> =
@@ -170,7 +171,7 @@ impl Merged {
                 Ok(Expr::CompoundIdentifier(vec![only.name.clone(), column.clone()]))
             }
             _ => Err(refused(
-                &format!("USING ({column}), where several relations on the left may have the column"),
+                &format!("USING ({column}) is not supported where several relations on the left may have the column"),
                 "write ON with the column's relation",
             )),
         }
