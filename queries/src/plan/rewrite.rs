@@ -19,10 +19,10 @@ use crate::name::{RelationName, fold};
 use crate::provider::HIDDEN_SUFFIX;
 use crate::statement::RelationKind;
 
-/// Changes a query as this file's head says.
-pub(crate) fn rewrite(catalog: &Catalog, query: &mut ast::Query) -> Result<()> {
+/// Changes a query, or a statement that changes a table, as this file's head says.
+pub(crate) fn rewrite<S: Visit + VisitMut>(catalog: &Catalog, query: &mut S) -> Result<()> {
     let mut visitor = Rewrite { catalog, hidden: names_hidden_columns(query) };
-    match query.visit(&mut visitor) {
+    match VisitMut::visit(query, &mut visitor) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err((*error).into()),
     }
@@ -48,7 +48,7 @@ pub(super) fn is_window_function(name: &ObjectName) -> bool {
     matches!(name.0.as_slice(), [ObjectNamePart::Identifier(ident)] if matches!(fold(ident).as_str(), "tumble" | "hop" | "session"))
 }
 
-fn names_hidden_columns(query: &ast::Query) -> bool {
+fn names_hidden_columns(query: &impl Visit) -> bool {
     struct Names;
     impl Names {
         fn check(ident: &Ident) -> ControlFlow<()> {
@@ -65,7 +65,7 @@ fn names_hidden_columns(query: &ast::Query) -> bool {
             }
         }
     }
-    query.visit(&mut Names).is_break()
+    Visit::visit(query, &mut Names).is_break()
 }
 
 struct Rewrite<'a> {

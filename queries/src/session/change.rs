@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::catalog::{Catalog, Relation};
 use crate::error::{Position, SqlError, SqlErrorKind};
 use crate::name::{RelationName, fold};
-use crate::plan::{explain_error, resolve_subqueries};
+use crate::plan::{explain_error, resolve_subqueries, rewrite};
 use crate::statement::{RelationKind, StatementKind};
 
 /// A planned INSERT, UPDATE or DELETE.
@@ -107,7 +107,8 @@ fn unsupported(position: &Position, what: &str) -> DataFusionError {
     SqlError::new(SqlErrorKind::Unsupported, position.clone(), format!("{what} is not supported")).into()
 }
 
-async fn dml_input(state: &SessionState, statement: ast::Statement) -> Result<LogicalPlan> {
+async fn dml_input(state: &SessionState, catalog: &Catalog, mut statement: ast::Statement) -> Result<LogicalPlan> {
+    rewrite(catalog, &mut statement)?;
     let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await?;
     match plan {
         LogicalPlan::Dml(dml) => resolve_subqueries(Arc::unwrap_or_clone(dml.input)),
@@ -126,7 +127,7 @@ async fn insert_rows(state: &SessionState, catalog: &Catalog, insert: &ast::Inse
         Some(_) => return Err(unsupported(position, "ON DUPLICATE KEY")),
     };
     let returning = returning.map(|items| returned(state, &table, &items, position)).transpose()?;
-    let rows = dml_input(state, ast::Statement::Insert(plain)).await?;
+    let rows = dml_input(state, catalog, ast::Statement::Insert(plain)).await?;
     Ok(Change { table, kind: ChangeKind::Insert(conflict), rows, returning })
 }
 
@@ -140,7 +141,7 @@ async fn update_rows(state: &SessionState, catalog: &Catalog, update: &ast::Upda
         }
     }
     let returning = plain.returning.take().map(|items| returned(state, &table, &items, position)).transpose()?;
-    let LogicalPlan::Projection(new) = dml_input(state, ast::Statement::Update(plain)).await? else {
+    let LogicalPlan::Projection(new) = dml_input(state, catalog, ast::Statement::Update(plain)).await? else {
         return Err(DataFusionError::Internal("an update computes the new rows".into()));
     };
     // The old rows are needed, too: a changed key takes the row away from its old place.
@@ -159,7 +160,7 @@ async fn delete_rows(state: &SessionState, catalog: &Catalog, delete: &ast::Dele
     let table = table(catalog, name, position)?;
     let mut plain = delete.clone();
     let returning = plain.returning.take().map(|items| returned(state, &table, &items, position)).transpose()?;
-    let rows = dml_input(state, ast::Statement::Delete(plain)).await?;
+    let rows = dml_input(state, catalog, ast::Statement::Delete(plain)).await?;
     Ok(Change { table, kind: ChangeKind::Delete, rows, returning })
 }
 
