@@ -36,8 +36,6 @@ pub struct Clock {
     engine: EngineHandle,
     least: Duration,
     once: bool,
-    /// All times below this are complete.
-    frontier: Timestamp,
     last_tick: Timestamp,
     last_tick_at: Instant,
     open_bytes: usize,
@@ -108,7 +106,6 @@ impl Clock {
             engine,
             least,
             once,
-            frontier: 0,
             last_tick: begin,
             last_tick_at: Instant::now(),
             open_bytes: 0,
@@ -185,7 +182,6 @@ impl Clock {
     }
 
     fn completed(&mut self, frontier: Timestamp, context: &mut Context<Self>) {
-        self.frontier = frontier;
         while let Some((tick, bytes)) = self.under_way.front()
             && *tick < frontier
         {

@@ -18,6 +18,7 @@ use datafusion_common::DataFusionError;
 use timely::progress::frontier::AntichainRef;
 
 use crate::delta::{Delta, record_batch};
+use crate::handle::panic_words;
 use crate::protocol::Timestamp;
 use crate::rows::RowCodec;
 
@@ -141,13 +142,13 @@ pub fn isolate<T>(
 /// `compute`'s, or what it panicked with.
 pub fn guarded<T>(compute: impl FnOnce() -> Result<T, DataFusionError>) -> Result<T, DataFusionError> {
     // what a function leaves behind half done is dropped with its result
-    catch_unwind(AssertUnwindSafe(compute)).unwrap_or_else(|panic| Err(DataFusionError::Execution(panicked(panic.as_ref()))))
+    catch_unwind(AssertUnwindSafe(compute))
+        .unwrap_or_else(|panic| Err(DataFusionError::Execution(function_failed(panic.as_ref()))))
 }
 
-/// A panic in words.
-pub fn panicked(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("a function failed: {}", words.unwrap_or("no reason given"))
+/// What a function that panicked is told.
+pub fn function_failed(panic: &(dyn Any + Send)) -> String {
+    format!("a function failed: {}", panic_words(panic))
 }
 
 /// The innermost message, without the chain's prefixes.

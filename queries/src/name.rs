@@ -64,6 +64,11 @@ impl RelationName {
         TableReference::full(CATALOG, self.schema.as_str(), self.name.as_str())
     }
 
+    /// As SQL, with both parts quoted.
+    pub fn quoted(&self) -> String {
+        format!("\"{}\".\"{}\"", self.schema.replace('"', "\"\""), self.name.replace('"', "\"\""))
+    }
+
     /// The name of its error relation, if it is a source or a materialized view.
     pub fn errors(&self) -> RelationName {
         RelationName::new(self.schema.as_str(), format!("{}$errors", self.name))

@@ -41,7 +41,7 @@ impl Verify {
             Some(view) => vec![view],
             None => {
                 let views = ask(&self.lake, "SHOW MATERIALIZED VIEWS")?;
-                views.iter().map(|view| format!("\"{}\".\"{}\"", text(view, "schema"), text(view, "name"))).collect()
+                views.iter().map(|view| RelationName::new(text(view, "schema"), text(view, "name")).quoted()).collect()
             }
         };
         let mut differing = Vec::new();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
+use livelake_queries::RelationName;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{error, failure, success};
@@ -71,7 +72,7 @@ pub(super) async fn rows(request: HttpRequest, name: web::Path<String>, shared: 
         Ok(prepared) => prepared,
         Err(error) => return failure(&error),
     };
-    let mut sql = format!("SELECT * FROM {}", quoted(&name));
+    let mut sql = format!("SELECT * FROM {}", RelationName::parse(&name).quoted());
     if let Some(limit) = query.limit {
         sql.push_str(&format!(" LIMIT {limit}"));
     }
@@ -106,10 +107,4 @@ pub(super) fn find(service: &dyn LakeService, name: &str) -> Result<RelationStat
         None => "GET /api/v1/relations lists all names".to_owned(),
     };
     Err(error("unknown_relation", 404, format!("there is no relation {full}"), Some(hint)))
-}
-
-/// `schema.name` with both parts quoted for SQL.
-fn quoted(name: &str) -> String {
-    let (schema, relation) = name.split_once('.').unwrap_or(("public", name));
-    format!("\"{}\".\"{}\"", schema.replace('"', "\"\""), relation.replace('"', "\"\""))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::{FutureExt, StreamExt};
-use livelake_dataflow::errors::panicked;
+use livelake_dataflow::errors::function_failed;
 use livelake_dataflow::protocol::Timestamp;
 use livelake_queries::Position;
 use livelake_queries::session::{context, query};
@@ -53,11 +53,11 @@ impl Lake {
         }
         // a function that panics fails its query, not the client's connection
         let stream = AssertUnwindSafe(frame.execute_stream()).catch_unwind().await;
-        let stream = stream.map_err(|panic| internal(panicked(panic.as_ref())))??;
+        let stream = stream.map_err(|panic| internal(function_failed(panic.as_ref())))??;
         let schema = stream.schema();
         let rows = AssertUnwindSafe(stream).catch_unwind().map(|batch| match batch {
             Ok(batch) => batch.map_err(LakeError::from),
-            Err(panic) => Err(internal(panicked(panic.as_ref()))),
+            Err(panic) => Err(internal(function_failed(panic.as_ref()))),
         });
         Ok(Answer { schema, as_of, rows: rows.boxed(), tag: "SELECT".to_owned() })
     }

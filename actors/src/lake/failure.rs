@@ -92,6 +92,10 @@ fn value_error(error: &ArrowError) -> (&'static str, &'static str) {
         ArrowError::ArithmeticOverflow(_) => ("out_of_range", "22003"),
         ArrowError::ComputeError(message) if message.contains("overflow") => ("out_of_range", "22003"),
         ArrowError::DivideByZero => ("division_by_zero", "22012"),
+        // arrow's words for a number, as against a text, that does not fit
+        ArrowError::CastError(message) if message.contains("out of range") || message.starts_with("Can't cast value") => {
+            ("out_of_range", "22003")
+        }
         ArrowError::CastError(_) | ArrowError::ParseError(_) => ("invalid_text", "22P02"),
         _ => ("invalid_value", "22000"),
     }

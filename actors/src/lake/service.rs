@@ -177,7 +177,7 @@ impl Lake {
                 let [name] = names.as_slice() else {
                     return Err(not_supported("TRUNCATE of several tables at once: truncate one after another"));
                 };
-                let delete = parse_statement(&format!("DELETE FROM \"{}\".\"{}\"", name.schema, name.name))?;
+                let delete = parse_statement(&format!("DELETE FROM {}", name.quoted()))?;
                 self.change(&delete.kind, position, Vec::new()).await?;
                 Ok(done(self.newest(), "TRUNCATE TABLE"))
             }

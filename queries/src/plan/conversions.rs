@@ -32,6 +32,11 @@ static TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::fro
 static NEAREST: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(Convert::new(Kind::Nearest))));
 static ONE_ZERO: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Arc::new(ScalarUDF::from(Convert::new(Kind::OneZero))));
 
+/// A float as the nearest whole number, the even one of two.
+pub(super) fn nearest() -> &'static ScalarUDF {
+    &NEAREST
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Conversions;
@@ -240,6 +245,35 @@ impl Convert {
 }
 
 fn text(values: &ArrayRef) -> Result<ArrayRef> {
+    match values.data_type() {
+        DataType::Float32 => {
+            let floats = values.as_primitive::<Float32Type>();
+            written(values, |row, one| match floats.value(row) {
+                value if value.is_finite() => postgres_float(&format!("{value:e}"), 6, one),
+                value => one.extend_from_slice(float_name(f64::from(value)).as_bytes()),
+            })
+        }
+        DataType::Float64 => {
+            let floats = values.as_primitive::<Float64Type>();
+            written(values, |row, one| match floats.value(row) {
+                value if value.is_finite() => postgres_float(&format!("{value:e}"), 15, one),
+                value => one.extend_from_slice(float_name(value).as_bytes()),
+            })
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            let times = values.as_primitive::<TimestampMicrosecondType>();
+            let offset: &[u8] = if zone.is_some() { b"+00" } else { b"" };
+            written(values, |row, one| {
+                write_timestamp(times.value(row), TimeUnit::Microsecond, b' ', one);
+                one.extend_from_slice(offset);
+            })
+        }
+        other => Err(DataFusionError::Internal(format!("the text of {other}"))),
+    }
+}
+
+/// Each row that is not NULL, as `write` writes it.
+fn written(values: &ArrayRef, write: impl Fn(usize, &mut Vec<u8>)) -> Result<ArrayRef> {
     let mut texts = StringBuilder::with_capacity(values.len(), values.len() * 12);
     let mut one = Vec::with_capacity(32);
     for row in 0..values.len() {
@@ -248,26 +282,8 @@ fn text(values: &ArrayRef) -> Result<ArrayRef> {
             continue;
         }
         one.clear();
-        match values.data_type() {
-            DataType::Float32 => match values.as_primitive::<Float32Type>().value(row) {
-                value if value.is_finite() => postgres_float(&format!("{value:e}"), 6, &mut one),
-                value => one.extend_from_slice(float_name(f64::from(value)).as_bytes()),
-            },
-            DataType::Float64 => match values.as_primitive::<Float64Type>().value(row) {
-                value if value.is_finite() => postgres_float(&format!("{value:e}"), 15, &mut one),
-                value => one.extend_from_slice(float_name(value).as_bytes()),
-            },
-            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-                let value = values.as_primitive::<TimestampMicrosecondType>().value(row);
-                write_timestamp(value, TimeUnit::Microsecond, b' ', &mut one);
-                if zone.is_some() {
-                    one.extend_from_slice(b"+00");
-                }
-            }
-            other => return Err(DataFusionError::Internal(format!("the text of {other}"))),
-        }
-        let text = std::str::from_utf8(&one).map_err(|error| DataFusionError::Internal(error.to_string()))?;
-        texts.append_value(text);
+        write(row, &mut one);
+        texts.append_value(std::str::from_utf8(&one).map_err(|error| DataFusionError::Internal(error.to_string()))?);
     }
     Ok(Arc::new(texts.finish()))
 }

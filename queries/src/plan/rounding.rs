@@ -8,11 +8,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array};
+use arrow::array::{Array, AsArray, Decimal128Array};
 use arrow::compute::cast;
-use arrow::datatypes::{
-    DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef, Float32Type, Float64Type, Int64Type,
-};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef, Int64Type};
 use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
@@ -20,6 +18,8 @@ use datafusion::functions::math;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
+
+use super::conversions::nearest;
 
 /// Our versions of the functions.
 pub(crate) fn rounding_functions() -> Vec<Arc<ScalarUDF>> {
@@ -123,7 +123,7 @@ impl ScalarUDFImpl for Rounding {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let DataType::Decimal128(precision, scale) = *args.return_field.data_type() else {
             return match (self.to, args.args.as_slice()) {
-                (To::Nearest, [number]) => nearest_even(number),
+                (To::Nearest, [_]) => nearest().invoke_with_args(args),
                 _ => self.inner.invoke_with_args(args),
             };
         };
@@ -194,20 +194,6 @@ impl Rounding {
         }
         power(scale - kept).and_then(|unit| rounded.checked_mul(unit)).ok_or_else(overflow)
     }
-}
-
-/// Floats have their halves rounded to the even number, as PostgreSQL has them.
-fn nearest_even(number: &ColumnarValue) -> Result<ColumnarValue> {
-    let numbers = number.to_array(1)?;
-    let rounded: ArrayRef = match numbers.data_type() {
-        DataType::Float32 => Arc::new(numbers.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even)),
-        DataType::Float64 => Arc::new(numbers.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even)),
-        other => return Err(DataFusionError::Internal(format!("round of {other}"))),
-    };
-    Ok(match number {
-        ColumnarValue::Array(_) => ColumnarValue::Array(rounded),
-        ColumnarValue::Scalar(_) => ColumnarValue::Scalar(ScalarValue::try_from_array(&rounded, 0)?),
-    })
 }
 
 fn power(exponent: i64) -> Option<i128> {

@@ -44,13 +44,17 @@ struct Merged {
 }
 
 fn merge_in(select: &mut ast::Select) -> Result<(), SqlError> {
-    let has_using = |join: &ast::Join| match &join.join_operator {
-        JoinOperator::FullOuter(on) | JoinOperator::Right(on) | JoinOperator::RightOuter(on) => {
-            matches!(on, JoinConstraint::Using(_) | JoinConstraint::Natural).then_some(true)
+    // for each USING, whether the right side's rows stay without a partner
+    let mut found = Vec::new();
+    for join in select.from.iter_mut().flat_map(|from| &mut from.joins) {
+        let right_stays =
+            matches!(join.join_operator, JoinOperator::FullOuter(_) | JoinOperator::Right(_) | JoinOperator::RightOuter(_));
+        match constraint(&mut join.join_operator) {
+            Some(JoinConstraint::Using(_)) => found.push(right_stays),
+            Some(JoinConstraint::Natural) if right_stays => found.push(true),
+            _ => {}
         }
-        other => matches!(constraint_of(other), Some(JoinConstraint::Using(_))).then_some(false),
-    };
-    let found: Vec<bool> = select.from.iter().flat_map(|from| &from.joins).filter_map(has_using).collect();
+    }
     if found.contains(&true) {
         return write_out(select);
     }
@@ -205,14 +209,6 @@ enum Kept {
 }
 
 fn constraint(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
-    use JoinOperator::{FullOuter, Inner, Join, Left, LeftOuter, Right, RightOuter};
-    match operator {
-        Join(on) | Inner(on) | Left(on) | LeftOuter(on) | Right(on) | RightOuter(on) | FullOuter(on) => Some(on),
-        _ => None,
-    }
-}
-
-fn constraint_of(operator: &JoinOperator) -> Option<&JoinConstraint> {
     use JoinOperator::{FullOuter, Inner, Join, Left, LeftOuter, Right, RightOuter};
     match operator {
         Join(on) | Inner(on) | Left(on) | LeftOuter(on) | Right(on) | RightOuter(on) | FullOuter(on) => Some(on),
