@@ -3,10 +3,13 @@
 mod bench;
 mod check;
 mod demo;
+mod epochs;
 mod explain;
 mod export;
+mod maintain;
 mod output;
 mod progress;
+mod restore;
 mod run;
 mod sql;
 mod subscribe;
@@ -34,6 +37,12 @@ pub enum Command {
     Export(export::Export),
     /// Recompute views from their inputs in batch, at one timestamp, and compare.
     Verify(verify::Verify),
+    /// List the epochs that were committed, with the rows that they added and removed.
+    Epochs(epochs::Epochs),
+    /// Look after the tables: merge small files, write files anew that lost rows, delete files that nobody reaches.
+    Maintain(maintain::Maintain),
+    /// Go back: show all tables together as they were at an epoch, and read on from there.
+    Restore(restore::Restore),
     /// Measure: what the published figures are made with.
     Bench(bench::Bench),
 }
@@ -50,6 +59,9 @@ impl Command {
             Command::Subscribe(subscribe) => subscribe.run(),
             Command::Export(export) => export.run(),
             Command::Verify(verify) => verify.run(),
+            Command::Epochs(epochs) => epochs.run(),
+            Command::Maintain(maintain) => maintain.run(),
+            Command::Restore(restore) => restore.run(),
             Command::Bench(bench) => bench.run(),
         }
     }

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use livelake_sinks::FileRules;
 use serde::{Deserialize, Deserializer};
 
 /// All settings, with their defaults.
@@ -20,6 +21,8 @@ pub struct Config {
     pub engine: Engine,
     /// Commits.
     pub epochs: Epochs,
+    /// Looking after the tables.
+    pub maintenance: Maintenance,
     /// Where tables are.
     pub storage: Storage,
 }
@@ -105,13 +108,61 @@ pub struct Epochs {
     /// Time between two commits.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
-    /// Snapshots that every table keeps.
+    /// Snapshots that every table keeps at least.
     pub keep: usize,
+    /// Younger snapshots are kept too.
+    #[serde(deserialize_with = "duration")]
+    pub keep_for: Duration,
 }
 
 impl Default for Epochs {
     fn default() -> Self {
-        Epochs { interval: Duration::from_secs(10), keep: 20 }
+        Epochs { interval: Duration::from_secs(10), keep: 20, keep_for: Duration::ZERO }
+    }
+}
+
+/// `[maintenance]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Maintenance {
+    /// Time between two passes over all tables; zero: only when asked (VACUUM).
+    #[serde(deserialize_with = "duration")]
+    pub interval: Duration,
+    /// Files that nobody reaches go once they are this old.
+    #[serde(deserialize_with = "duration")]
+    pub orphans_after: Duration,
+    /// Bytes of a data file at most.
+    #[serde(deserialize_with = "size")]
+    pub file_size: Option<u64>,
+    /// A smaller data file that loses rows is written anew; a larger one gets a delete file.
+    #[serde(deserialize_with = "size")]
+    pub thin_from: Option<u64>,
+    /// Percent of its rows that a data file may have lost before it is written anew.
+    pub most_gone: u8,
+}
+
+impl Default for Maintenance {
+    fn default() -> Self {
+        Maintenance {
+            interval: Duration::from_secs(600),
+            orphans_after: Duration::from_secs(86_400),
+            file_size: None,
+            thin_from: None,
+            most_gone: 20,
+        }
+    }
+}
+
+impl Maintenance {
+    /// What the tables' files should be like.
+    pub fn files(&self) -> FileRules {
+        let rules = FileRules::default();
+        FileRules {
+            target_bytes: self.file_size.unwrap_or(rules.target_bytes),
+            thinned_from_bytes: self.thin_from.unwrap_or(rules.thinned_from_bytes),
+            most_gone: f64::from(self.most_gone) / 100.0,
+            ..rules
+        }
     }
 }
 
@@ -132,7 +183,7 @@ impl Default for Storage {
 }
 
 /// All keys, for the nearest one to a typo.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 19] = [
     "http.bind",
     "http.port",
     "postgres.bind",
@@ -144,6 +195,12 @@ const KEYS: [&str; 13] = [
     "engine.memory_limit",
     "epochs.interval",
     "epochs.keep",
+    "epochs.keep_for",
+    "maintenance.interval",
+    "maintenance.orphans_after",
+    "maintenance.file_size",
+    "maintenance.thin_from",
+    "maintenance.most_gone",
     "storage.warehouse",
     "storage.catalog",
 ];
@@ -205,6 +262,9 @@ impl Config {
             table.try_into().map_err(|error: toml::de::Error| ConfigError(format!("{}: {}", path.display(), error.message())))?;
         if config.epochs.interval.is_zero() {
             return Err(ConfigError("epochs.interval must be above zero".to_owned()));
+        }
+        if !(1..=100).contains(&config.maintenance.most_gone) {
+            return Err(ConfigError("maintenance.most_gone is a percentage from 1 to 100".to_owned()));
         }
         if config.engine.clock == TimeBase::Event {
             let message = "engine.clock = event is not supported yet: now() is the system's time; leave the setting out, and compare \

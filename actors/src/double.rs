@@ -243,6 +243,7 @@ impl LakeService for Double {
             committed_at: AS_OF,
             milliseconds: 12,
             tables: vec![("city.zones".to_owned(), 7)],
+            rows: [("city.zones".to_owned(), livelake_sinks::RowCounts { added: 3, removed: 1 })].into(),
         });
         epochs.into_iter().take(limit).collect()
     }

@@ -11,6 +11,7 @@ pub mod answer;
 pub mod connect;
 pub mod failure;
 pub mod folder;
+pub mod history;
 mod metrics;
 pub mod once;
 pub mod reader;
@@ -22,6 +23,7 @@ mod subscriptions;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub mod upkeep;
 pub mod verify;
 
 use std::collections::BTreeMap;
@@ -45,9 +47,10 @@ use crate::feeder::{Feeder, Outcome, Progress, StopFeeding};
 use crate::lake::connect::{Connection, ReadMode};
 use crate::lake::failure::internal;
 use crate::lake::folder::LakeFolder;
+use crate::lake::history::Past;
 use crate::lake::store::{Store, check_intervals, known_epochs, sink_plans};
 use crate::service::LakeError;
-use crate::sink_driver::{CommitNow, EpochList, Settle, SinkDriver};
+use crate::sink_driver::{CommitNow, EpochList, Settle, SinkDriver, Upkeep};
 
 /// How to run a lake.
 #[derive(Clone, Debug)]
@@ -147,6 +150,8 @@ struct Inner {
 struct Sinks {
     driver: Addr<SinkDriver>,
     failure: Arc<Mutex<Option<String>>>,
+    upkeep: Arc<Mutex<Upkeep>>,
+    past: Past,
 }
 
 impl Lake {
@@ -344,19 +349,21 @@ impl Lake {
         };
         let known = known_epochs(&store).await?;
         lake.0.epochs.lock().unwrap_or_else(PoisonError::into_inner).extend(known);
+        let retention = config.engine.retention.as_micros() as Timestamp;
+        let past = Past { tables: store.tables.clone(), begin, retention };
         let driver = SinkDriver::new(
             lake.engine().clone(),
             lake.clock().clone(),
             store,
             plans,
             &same,
-            config.epochs.interval,
+            (&config.epochs, &config.maintenance),
             Arc::clone(&lake.0.epochs),
         )?;
-        let failure = driver.failure();
+        let (failure, upkeep) = (driver.failure(), driver.upkeep());
         // they are set here only, once
         let _ = lake.0.rereads.set(rereads);
-        let _ = lake.0.sinks.set(Sinks { driver: driver.start(), failure });
+        let _ = lake.0.sinks.set(Sinks { driver: driver.start(), failure, upkeep, past });
         Ok(lake)
     }
 

@@ -3,12 +3,15 @@
 //!
 //! All answers carry the timestamp at which they are exact (`as_of`, microseconds since 1970 UTC).
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::prelude::SessionContext;
 use futures::stream::BoxStream;
 use livelake_dataflow::protocol::{SubscriptionEvent, Timestamp};
+use livelake_sinks::RowCounts;
 use serde::Serialize;
 
 /// What kind of relation a name stands for.
@@ -104,6 +107,8 @@ pub struct EpochStatus {
     pub milliseconds: u64,
     /// Tables that it changed, with their new snapshot ids.
     pub tables: Vec<(String, i64)>,
+    /// Rows that came to and went from each of them.
+    pub rows: BTreeMap<String, RowCounts>,
 }
 
 /// Whether the lake can be relied on.

@@ -29,14 +29,18 @@ use livelake_sinks::{Epoch, SinkMode, TableChange};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{AllPositions, Clock, Cut};
+use crate::config::{Epochs, Maintenance};
 use crate::consolidate::{ChangeList, consolidate};
 use crate::lake::failure::internal;
 use crate::lake::store::{EpochWriter, SinkPlan, Store};
 use crate::service::{EpochStatus, LakeError};
 
 mod pending;
+mod upkeep;
 
 use pending::Pending;
+use upkeep::Keeper;
+pub use upkeep::{Upkeep, Vacuum};
 
 /// Epochs that are remembered for the outside.
 const EPOCHS_KEPT: usize = 1000;
@@ -95,6 +99,7 @@ pub struct SinkDriver {
     interval: Duration,
     backoff: Duration,
     failure: Arc<Mutex<Option<String>>>,
+    keeper: Keeper,
 }
 
 /// What a commit works on; one at a time.
@@ -127,9 +132,11 @@ impl SinkDriver {
         store: Store,
         plans: Vec<SinkPlan>,
         hydrated: &[RelationId],
-        interval: Duration,
+        settings: (&Epochs, &Maintenance),
         epochs: EpochList,
     ) -> Result<SinkDriver, LakeError> {
+        let interval = settings.0.interval;
+        let keeper = Keeper { tables: store.tables.clone(), settings: settings.1.clone(), done: Arc::default() };
         let begin = store.newest.as_ref().map_or(0, |epoch| epoch.timestamp);
         let next_epoch = store.newest.as_ref().map_or(1, |epoch| epoch.number + 1);
         let mut driver = Driver {
@@ -151,7 +158,7 @@ impl SinkDriver {
             driver.add(plan, same)?;
         }
         let state = Arc::new(tokio::sync::Mutex::new(driver));
-        Ok(SinkDriver { state, interval, backoff: BACKOFF_FIRST, failure: Arc::default() })
+        Ok(SinkDriver { state, interval, backoff: BACKOFF_FIRST, failure: Arc::default(), keeper })
     }
 
     /// Why the last commit failed, if it did; for whoever watches the lake's health.
@@ -307,6 +314,7 @@ impl Driver {
                     mode: outlet.plan.mode,
                     changes: outlet.carried.clone(),
                     replace: outlet.replaces,
+                    key: outlet.plan.key.clone(),
                     comment: None,
                 });
             }
@@ -336,6 +344,7 @@ impl Handler<BeginEpochs> for SinkDriver {
     fn handle(&mut self, _: BeginEpochs, context: &mut Self::Context) {
         // the first epoch comes soon, so that a new lake can be looked at with other tools
         context.run_later(self.interval.min(Duration::from_secs(5)), Self::tick);
+        self.begin_upkeep(context);
     }
 }
 

@@ -63,6 +63,10 @@ pub enum StatementKind {
     ShowSetting(String),
     /// `EXPLAIN [ANALYZE] …`.
     Explain(Explain),
+    /// `SHOW EPOCHS [LIMIT n]`.
+    ShowEpochs(Option<u64>),
+    /// `VACUUM [table]`: looks after an Iceberg table, or all of them.
+    Vacuum(Option<RelationName>),
     /// `VERIFY MATERIALIZED VIEW name`.
     Verify(RelationName),
     /// `FLUSH`.
@@ -320,13 +324,22 @@ pub enum ExplainTarget {
     View(Box<CreateView>),
 }
 
+/// The moment that a query asks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// `AS OF t`: microseconds since 1970 UTC.
+    Timestamp(u64),
+    /// `AS OF EPOCH n`.
+    Epoch(u64),
+}
+
 /// `SELECT … [AS OF t]`.
 #[derive(Clone, Debug)]
 pub struct SelectQuery {
     /// The query.
     pub query: Box<Query>,
     /// At which timestamp (microseconds since 1970 UTC); absent: the newest complete one.
-    pub as_of: Option<u64>,
+    pub as_of: Option<AsOf>,
 }
 
 /// `COPY`.

@@ -9,32 +9,34 @@
 //! read), and in every changed table's snapshot summary and properties (`livelake.epoch`, `livelake.timestamp`,
 //! `livelake.positions`). Tables that did not change get no snapshot.
 
+mod history;
 mod record;
+mod restore;
+mod table_commit;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use iceberg::io::FileIO;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, MutexGuard};
 
+use crate::compaction::FileRules;
 use crate::error::SinkError;
-use crate::hydrate::{Scan, read_files};
+use crate::maintenance::Seen;
 use crate::mode::{Context, RowReader, TableChange, TableDrop, write_table};
 use crate::producer::attempt::Attempt;
+use crate::producer::expiry::Keep;
 use crate::producer::{EPOCH_KEY, Staged, TableState, expiry};
 use crate::storage::catalog::{Catalog, Flip, Pointer};
 use crate::storage::fence::Fence;
 use crate::storage::{Storage, TableName, local_path};
 
-pub use record::{CommitReport, Epoch, EpochRecord, TableInfo, TableReport};
+pub use record::{CommitReport, Epoch, EpochRecord, RowCounts, TableInfo, TableReport};
 
 /// Tables that are written at the same time: most of the time goes by waiting for the disk.
 const TABLES_AT_ONCE: usize = 4;
@@ -52,6 +54,10 @@ pub struct LakeOptions {
     pub writer: String,
     /// `epochs.keep`: how many snapshots a table keeps, at least one.
     pub keep: usize,
+    /// `epochs.keep_for`: younger snapshots are kept too.
+    pub keep_for: Duration,
+    /// What the tables' files should be like.
+    pub files: FileRules,
 }
 
 impl LakeOptions {
@@ -63,6 +69,8 @@ impl LakeOptions {
             base: base.into(),
             writer: "livelake".into(),
             keep: 20,
+            keep_for: Duration::ZERO,
+            files: FileRules::default(),
         }
     }
 }
@@ -73,6 +81,12 @@ pub struct Lake {
     inner: Arc<Inner>,
 }
 
+/// The right to commit, and since when it is held.
+struct Work<'l> {
+    started: Instant,
+    tables: MutexGuard<'l, HashMap<TableName, Arc<TableState>>>,
+}
+
 struct Inner {
     storage: Storage,
     io: FileIO,
@@ -81,7 +95,10 @@ struct Inner {
     fence: Option<Fence>,
     /// Tables as our last commit left them. Held for the whole of a commit, so there is one at a time.
     tables: Mutex<HashMap<TableName, Arc<TableState>>>,
-    keep: usize,
+    keep: Keep,
+    rules: FileRules,
+    /// What the last maintenance saw.
+    seen: Mutex<Seen>,
     /// Files of the last epoch that are being deleted.
     sweeping: Mutex<Option<tokio::task::JoinHandle<()>>>,
     #[cfg(test)]
@@ -104,7 +121,7 @@ impl Lake {
         storage.prepare()?;
         let mut catalog = Catalog::open(&storage.catalog, true).await?;
         let fence = Fence::take(catalog.connection(), &storage.catalog, &options.writer).await?;
-        Ok(Lake::with(storage, catalog, Some(fence), options.keep))
+        Ok(Lake::with(storage, catalog, Some(fence), options))
     }
 
     /// Opens a lake for reading, also while somebody writes it.
@@ -114,17 +131,19 @@ impl Lake {
     pub async fn open_reader(options: &LakeOptions) -> Result<Lake, SinkError> {
         let storage = Storage::parse(&options.catalog, &options.warehouse, &options.base)?;
         let catalog = Catalog::open(&storage.catalog, false).await?;
-        Ok(Lake::with(storage, catalog, None, options.keep))
+        Ok(Lake::with(storage, catalog, None, options))
     }
 
-    fn with(storage: Storage, catalog: Catalog, fence: Option<Fence>, keep: usize) -> Lake {
+    fn with(storage: Storage, catalog: Catalog, fence: Option<Fence>, options: &LakeOptions) -> Lake {
         let inner = Inner {
             storage,
             io: FileIO::new_with_fs(),
             catalog: Mutex::new(catalog),
             fence,
             tables: Mutex::default(),
-            keep: keep.max(1),
+            keep: Keep { at_least: options.keep.max(1), younger_than: options.keep_for },
+            rules: options.files,
+            seen: Mutex::default(),
             sweeping: Mutex::default(),
             #[cfg(test)]
             fault: std::sync::Mutex::default(),
@@ -163,7 +182,7 @@ impl Lake {
     /// # Errors
     /// When the database or a table's metadata cannot be read.
     pub async fn tables(&self) -> Result<Vec<TableInfo>, SinkError> {
-        let pointers = self.inner.catalog.lock().await.pointers().await?;
+        let pointers = self.pointers().await?;
         let mut tables = Vec::with_capacity(pointers.len());
         for (table, location) in pointers {
             let metadata = iceberg::spec::TableMetadata::read_from(&self.inner.io, &location).await;
@@ -171,36 +190,6 @@ impl Lake {
             tables.push(TableInfo::of(table, location, &metadata)?);
         }
         Ok(tables)
-    }
-
-    /// Sends the rows of a table's newest snapshot into `rows`, as batches of `schema`'s columns: found by name, cast to the
-    /// wanted type, NULL where the table has no such column. Several files are read at a time, so the order is not defined.
-    /// Answers the number of rows. A closed channel ends the reading.
-    ///
-    /// # Errors
-    /// No such table; row-level deletes of another program's, which would come back to life; values that do not fit.
-    pub async fn read(&self, table: &TableName, schema: SchemaRef, rows: mpsc::Sender<RecordBatch>) -> Result<u64, SinkError> {
-        let pointer = self.inner.catalog.lock().await.pointer(table).await?;
-        let location = pointer.ok_or_else(|| SinkError::NoTable(table.clone()))?;
-        let state =
-            TableState::load(&self.inner.io, table, &location).await.map_err(SinkError::table("read the metadata", table))?;
-        if state.has_deletes() {
-            let reason = "another program has put row-level deletes into it, which are not read here: rewrite its files first";
-            return Err(SinkError::Rows { table: table.clone(), reason: reason.into() });
-        }
-        let files = state.live().map(|(_, f)| f.path.clone()).collect();
-        let scan = Arc::new(Scan { files, schema: Arc::clone(state.metadata.current_schema()) });
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(scan.files.len().max(1));
-        let next = Arc::new(AtomicUsize::new(0));
-        let readers = (0..threads).map(|_| {
-            let (scan, next, schema, rows) = (Arc::clone(&scan), Arc::clone(&next), Arc::clone(&schema), rows.clone());
-            tokio::task::spawn_blocking(move || read_files(&scan, &next, &schema, &rows))
-        });
-        let mut count = 0;
-        for reader in readers.collect::<Vec<_>>() {
-            count += reader.await.map_err(|e| SinkError::Thread(e.to_string()))??;
-        }
-        Ok(count)
     }
 
     /// Commits an epoch: writes the files of all changed tables, then makes all of it visible at once. Tables of `changes` that
@@ -222,8 +211,8 @@ impl Lake {
         let Some(fence) = &inner.fence else {
             return Err(SinkError::Option("the lake was opened for reading: it cannot be committed to".into()));
         };
-        let started = Instant::now();
-        let mut tables = inner.tables.lock().await;
+        let mut held = Work { started: Instant::now(), tables: inner.tables.lock().await };
+        let tables = &mut held.tables;
         if let Some(newest) = self.newest().await? {
             if newest.number == epoch.number && newest.timestamp == epoch.timestamp && newest.token == fence.token {
                 tables.clear();
@@ -239,20 +228,8 @@ impl Lake {
             }
         }
         check_names(&changes, drops)?;
-        let pointers: HashMap<TableName, String> = inner.catalog.lock().await.pointers().await?.into_iter().collect();
-        let context = Arc::new(Context {
-            attempt: Attempt::new(inner.io.clone()),
-            storage: inner.storage.clone(),
-            epoch: epoch.number,
-            timestamp: epoch.timestamp,
-            stamp: BTreeMap::from([
-                ("livelake.epoch".to_string(), epoch.number.to_string()),
-                ("livelake.timestamp".to_string(), epoch.timestamp.to_string()),
-                ("livelake.positions".to_string(), epoch.positions.to_string()),
-            ]),
-            rows,
-            keep: inner.keep,
-        });
+        let pointers: HashMap<TableName, String> = self.pointers().await?.into_iter().collect();
+        let context = Arc::new(self.context(epoch, rows));
         self.fault(0)?;
         let work: Vec<_> = changes
             .into_iter()
@@ -265,7 +242,7 @@ impl Lake {
             .collect()
             .await;
         let staged: Result<Vec<Option<Staged>>, SinkError> = staged.into_iter().collect();
-        let mut staged: Vec<Staged> = match staged.and_then(|staged| self.fault(1).map(|()| staged)) {
+        let staged: Vec<Staged> = match staged.and_then(|staged| self.fault(1).map(|()| staged)) {
             Ok(staged) => staged.into_iter().flatten().collect(),
             Err(error) => {
                 // What was remembered may be what was wrong: the next try reads the tables anew.
@@ -274,6 +251,42 @@ impl Lake {
             }
         };
 
+        let gone: Vec<(&TableDrop, &String)> = drops.iter().filter_map(|d| Some((d, pointers.get(&d.table)?))).collect();
+        self.seal(fence, held, context, epoch, staged, &gone, &pointers).await
+    }
+
+    /// What all tables of an epoch share while they are written.
+    fn context(&self, epoch: &Epoch, rows: Arc<dyn RowReader>) -> Context {
+        let inner = &self.inner;
+        Context {
+            attempt: Attempt::new(inner.io.clone()),
+            storage: inner.storage.clone(),
+            epoch: epoch.number,
+            timestamp: epoch.timestamp,
+            stamp: BTreeMap::from([
+                (EPOCH_KEY.to_string(), epoch.number.to_string()),
+                ("livelake.timestamp".to_string(), epoch.timestamp.to_string()),
+                ("livelake.positions".to_string(), epoch.positions.to_string()),
+            ]),
+            rows,
+            keep: inner.keep,
+            rules: inner.rules,
+        }
+    }
+
+    /// Notes an epoch whose tables are written, makes it visible, and tidies up.
+    #[allow(clippy::too_many_arguments)]
+    async fn seal(
+        &self,
+        fence: &Fence,
+        work: Work<'_>,
+        context: Arc<Context>,
+        epoch: &Epoch,
+        mut staged: Vec<Staged>,
+        gone: &[(&TableDrop, &String)],
+        pointers: &HashMap<TableName, String>,
+    ) -> Result<CommitReport, SinkError> {
+        let (inner, Work { started, mut tables }) = (&self.inner, work);
         staged.sort_by(|a, b| a.state.name.cmp(&b.state.name));
         let snapshot = |s: &Staged| s.state.metadata.current_snapshot_id().unwrap_or(-1);
         let record = EpochRecord {
@@ -283,6 +296,7 @@ impl Lake {
             positions: epoch.positions.clone(),
             token: fence.token.clone(),
             tables: staged.iter().map(|s| (s.state.name.to_string(), snapshot(s))).collect(),
+            rows: staged.iter().map(|s| (s.state.name.to_string(), s.changed)).collect(),
         };
         let noted = record.as_change()?;
         let (known, pointer) = (tables.get(&noted.table).cloned(), pointers.get(&noted.table).cloned());
@@ -294,7 +308,6 @@ impl Lake {
         let written = started.elapsed();
 
         let mut moves: Vec<Pointer> = staged.iter().map(pointer_of).collect();
-        let gone: Vec<(&TableDrop, &String)> = drops.iter().filter_map(|d| Some((d, pointers.get(&d.table)?))).collect();
         moves.extend(gone.iter().map(|(d, from)| Pointer::Remove { table: d.table.clone(), from: (*from).clone() }));
         let flip = inner.catalog.lock().await.flip(&record, &moves).await;
         let flip = match flip {
@@ -314,11 +327,7 @@ impl Lake {
             garbage.extend(expiry::garbage(&inner.io, &mut table).await);
             tables.insert(table.state.name.clone(), Arc::new(table.state));
         }
-        // At most one epoch's deletions are under way: a slow disk slows the commits down rather than fill up.
-        self.settle().await;
-        if !garbage.is_empty() {
-            *inner.sweeping.lock().await = Some(tokio::task::spawn_blocking(move || expiry::discard(&garbage)));
-        }
+        self.sweep(garbage).await;
         for (dropped, from) in gone {
             tables.remove(&dropped.table);
             if dropped.purge {
@@ -336,6 +345,15 @@ impl Lake {
             "epoch committed"
         );
         Ok(report)
+    }
+
+    /// Deletes files in the background. At most one commit's deletions are under way: a slow disk slows the commits down rather than fill
+    /// up.
+    async fn sweep(&self, garbage: Vec<String>) {
+        self.settle().await;
+        if !garbage.is_empty() {
+            *self.inner.sweeping.lock().await = Some(tokio::task::spawn_blocking(move || expiry::discard(&garbage)));
+        }
     }
 
     /// Waits until the files that the last commit left without a reader are deleted. For the end of a process: what it does not

@@ -44,6 +44,12 @@ pub enum SinkError {
         /// What the database said.
         source: sqlx::Error,
     },
+    /// The acknowledgement of a change between epochs got lost: the tables' rows are the same in both cases.
+    #[error("it is not known whether a table's new files are in place ({}): the next commit finds out", catalog_advice(source))]
+    UnknownFiles {
+        /// What the database said.
+        source: sqlx::Error,
+    },
     /// Another process writes this lake.
     #[error("the lake {} is being written by {holder}: stop it first, or use another folder", path.display())]
     Held {
@@ -137,6 +143,19 @@ pub enum SinkError {
         /// Why not.
         source: arrow::error::ArrowError,
     },
+    /// The rows that a table had at an epoch are gone.
+    #[error(
+        "the rows of table {table} at epoch {epoch} are no longer kept{}: epochs.keep says how many snapshots a table keeps",
+        oldest.map_or_else(String::new, |oldest| format!(", the oldest are those of epoch {oldest}"))
+    )]
+    Expired {
+        /// Which table.
+        table: TableName,
+        /// Of which epoch.
+        epoch: u64,
+        /// The oldest epoch whose rows it has.
+        oldest: Option<u64>,
+    },
     /// No such table in the catalog.
     #[error("there is no table {0} in the lake")]
     NoTable(TableName),
@@ -148,7 +167,7 @@ pub enum SinkError {
 impl SinkError {
     /// Whether the epoch may have been committed in spite of the error.
     pub fn is_unknown(&self) -> bool {
-        matches!(self, SinkError::Unknown { .. })
+        matches!(self, SinkError::Unknown { .. } | SinkError::UnknownFiles { .. })
     }
 
     /// Whether the same commit may succeed later without anybody changing the lake's definition: a full disk, a busy catalog, a

@@ -1,6 +1,7 @@
-//! Reading tables back: the files that the newest snapshot's manifests list, with our own Parquet reading.
+//! Reading data files: the rows that are left in them, with our own Parquet reading.
 //!
-//! The crate's scan is not used: it plans with the snapshot's schema rather than the table's, and copies more than it must.
+//! The crate's scan is not used: it plans with the snapshot's schema rather than the table's, copies more than it must, and does not tell
+//! a row's position.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,65 +10,139 @@ use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
 use iceberg::spec::{Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use roaring::RoaringBitmap;
 
 use crate::error::SinkError;
+use crate::producer::deletes::Gone;
 use crate::schema::cast_column;
 use crate::storage::local_path;
 
 /// Rows in a batch that is read.
 const BATCH_ROWS: usize = 65_536;
 
-/// The rows of a data file as batches of `target`'s columns. A column is found by its name in the table's schema and by the
-/// field's id in the file; one that the table or the file does not have is NULL.
-pub(crate) fn file_batches(
-    path: &str,
-    table: &Schema,
-    target: &ArrowSchemaRef,
-) -> Result<impl Iterator<Item = Result<RecordBatch, SinkError>> + Send + use<>, SinkError> {
-    let local = local_path(path);
-    let file = File::open(&local).map_err(SinkError::file("open the data file", &local))?;
-    let wrong = |path: &str| {
-        let path = path.to_string();
-        move |source| SinkError::Parquet { what: "read", path: path.clone(), source }
-    };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(wrong(path))?;
-    let ids: HashMap<i32, usize> = builder
-        .parquet_schema()
-        .root_schema()
-        .get_fields()
-        .iter()
-        .enumerate()
-        .filter(|(_, f)| f.get_basic_info().has_id())
-        .map(|(at, f)| (f.get_basic_info().id(), at))
-        .collect();
-    let roots: Vec<Option<usize>> =
-        target.fields().iter().map(|f| table.field_by_name(f.name()).and_then(|f| ids.get(&f.id)).copied()).collect();
-    let mut chosen: Vec<usize> = roots.iter().flatten().copied().collect();
-    chosen.sort_unstable();
-    chosen.dedup();
-    let mask = ProjectionMask::roots(builder.parquet_schema(), chosen.iter().copied());
-    // Where each wanted column is among those that are read.
-    let places: Vec<Option<usize>> = roots.iter().map(|r| r.and_then(|r| chosen.binary_search(&r).ok())).collect();
-    let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(wrong(path))?;
-    let (path, target) = (path.to_string(), ArrowSchemaRef::clone(target));
-    Ok(reader.map(move |batch| {
-        let batch = batch.map_err(SinkError::arrow(format!("read {path}")))?;
-        let columns = target.fields().iter().zip(&places).map(|(field, place)| match place {
-            Some(at) => cast_column(&path, field.name(), batch.column(*at), field.data_type()),
-            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-        });
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(ArrowSchemaRef::clone(&target), columns, &options)
-            .map_err(SinkError::arrow(format!("fit the rows of {path} to the relation's columns")))
-    }))
+/// A data file that was opened for some columns of its table. A column is found by its name in the table's schema and by the field's id in
+/// the file; one that the table or the file does not have is NULL.
+pub(crate) struct Rows {
+    path: String,
+    file: File,
+    pub(crate) metadata: ArrowReaderMetadata,
+    target: ArrowSchemaRef,
+    /// Of each wanted column: which of the file's it is.
+    pub(crate) roots: Vec<Option<usize>>,
 }
 
-/// A table's files to read: shared by the threads that read them.
+impl Rows {
+    /// Opens `path` for the columns of `target`.
+    ///
+    /// # Errors
+    /// A file that is not there, or is not Parquet.
+    pub(crate) fn open(path: &str, table: &Schema, target: &ArrowSchemaRef) -> Result<Rows, SinkError> {
+        let local = local_path(path);
+        let file = File::open(&local).map_err(SinkError::file("open the data file", &local))?;
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(wrong(path))?;
+        let fields = metadata.parquet_schema().root_schema().get_fields();
+        let ids: HashMap<i32, usize> = (0..)
+            .zip(fields)
+            .filter(|(_, field)| field.get_basic_info().has_id())
+            .map(|(at, field)| (field.get_basic_info().id(), at))
+            .collect();
+        let place = |name: &str| table.field_by_name(name).and_then(|field| ids.get(&field.id)).copied();
+        let roots = target.fields().iter().map(|field| place(field.name())).collect();
+        Ok(Rows { path: path.to_string(), file, metadata, target: ArrowSchemaRef::clone(target), roots })
+    }
+
+    /// The rows but those of `gone`.
+    ///
+    /// # Errors
+    /// What Parquet says; then, for each batch, values that do not fit the wanted type.
+    pub(crate) fn left(
+        &self,
+        gone: Option<&RoaringBitmap>,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, SinkError>> + Send + use<>, SinkError> {
+        let selection = gone.filter(|gone| !gone.is_empty()).map(|gone| self.without(gone));
+        self.read(selection, None)
+    }
+
+    /// The rows of one row group, in order.
+    ///
+    /// # Errors
+    /// As [`Rows::left`].
+    pub(crate) fn group(
+        &self,
+        group: usize,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, SinkError>> + Send + use<>, SinkError> {
+        self.read(None, Some(group))
+    }
+
+    /// All rows but some.
+    fn without(&self, gone: &RoaringBitmap) -> RowSelection {
+        let mut selectors = Vec::new();
+        let mut at = 0u64;
+        for position in gone {
+            let position = u64::from(position);
+            if position > at {
+                selectors.push(RowSelector::select(usize::try_from(position - at).unwrap_or(usize::MAX)));
+            }
+            selectors.push(RowSelector::skip(1));
+            at = position + 1;
+        }
+        let rows = self.metadata.metadata().file_metadata().num_rows().unsigned_abs();
+        if rows > at {
+            selectors.push(RowSelector::select(usize::try_from(rows - at).unwrap_or(usize::MAX)));
+        }
+        selectors.into()
+    }
+
+    fn read(
+        &self,
+        selection: Option<RowSelection>,
+        group: Option<usize>,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, SinkError>> + Send + use<>, SinkError> {
+        let local = local_path(&self.path);
+        let file = self.file.try_clone().map_err(SinkError::file("open the data file", &local))?;
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        if let Some(group) = group {
+            builder = builder.with_row_groups(vec![group]);
+        }
+        let mut chosen: Vec<usize> = self.roots.iter().flatten().copied().collect();
+        chosen.sort_unstable();
+        chosen.dedup();
+        let mask = ProjectionMask::roots(builder.parquet_schema(), chosen.iter().copied());
+        // Where each wanted column is among those that are read.
+        let places: Vec<Option<usize>> =
+            self.roots.iter().map(|root| root.and_then(|root| chosen.binary_search(&root).ok())).collect();
+        let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(wrong(&self.path))?;
+        let (path, target) = (self.path.clone(), ArrowSchemaRef::clone(&self.target));
+        Ok(reader.map(move |batch| {
+            let batch = batch.map_err(SinkError::arrow(format!("read {path}")))?;
+            let columns = target.fields().iter().zip(&places).map(|(field, place)| match place {
+                Some(at) => cast_column(&path, field.name(), batch.column(*at), field.data_type()),
+                None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+            });
+            let columns = columns.collect::<Result<Vec<_>, _>>()?;
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            RecordBatch::try_new_with_options(ArrowSchemaRef::clone(&target), columns, &options)
+                .map_err(SinkError::arrow(format!("fit the rows of {path} to the relation's columns")))
+        }))
+    }
+}
+
+/// Turns what Parquet says of a file into ours.
+pub(crate) fn wrong(path: &str) -> impl Fn(parquet::errors::ParquetError) -> SinkError {
+    let path = path.to_string();
+    move |source| SinkError::Parquet { what: "read", path: path.clone(), source }
+}
+
+/// A table's files to read, each with what is gone of it: shared by the threads that read them.
 #[derive(Clone, Debug)]
 pub(crate) struct Scan {
-    pub(crate) files: Vec<String>,
+    pub(crate) files: Vec<(String, Option<Gone>)>,
     pub(crate) schema: SchemaRef,
 }
 
@@ -79,8 +154,8 @@ pub(crate) fn read_files(
     rows: &tokio::sync::mpsc::Sender<RecordBatch>,
 ) -> Result<u64, SinkError> {
     let mut count = 0;
-    while let Some(path) = scan.files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-        for batch in file_batches(path, &scan.schema, target)? {
+    while let Some((path, gone)) = scan.files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+        for batch in Rows::open(path, &scan.schema, target)?.left(gone.as_deref())? {
             let batch = batch?;
             count += batch.num_rows() as u64;
             if rows.blocking_send(batch).is_err() {

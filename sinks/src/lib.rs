@@ -14,6 +14,8 @@
 //!        ▼
 //!   producer::expiry ── files that only expired snapshots reach are deleted
 //!
+//!   maintenance ── between epochs: small files become one, files that lost rows are written anew, what nobody reaches goes
+//!
 //!   hydrate ── newest epoch, tables and their rows, at a start          export ── one relation as a file
 //! ```
 //!
@@ -22,24 +24,29 @@
 //! * [`mode`]: snapshot, append and changelog tables.
 //! * [`epoch`]: [`Lake`], the one thing that callers hold.
 //!
-//! No equality deletes and no position deletes are ever written: every reader that knows Iceberg V2 reads these tables. The
+//! No equality deletes are ever written, and position deletes only for large files: every reader that knows Iceberg V2 reads these tables. The
 //! `files` and `kafka` sinks will be modules beside [`epoch`]; they need no Iceberg and share only [`export`]'s encoders.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(missing_docs)]
 
+pub mod compaction;
 pub mod epoch;
 pub mod error;
 pub mod export;
 pub mod hydrate;
+pub mod maintenance;
 pub mod mode;
 pub mod partition;
 mod producer;
 pub mod schema;
+mod seek;
 pub mod storage;
 
-pub use epoch::{CommitReport, Epoch, EpochRecord, Lake, LakeOptions};
+pub use compaction::FileRules;
+pub use epoch::{CommitReport, Epoch, EpochRecord, Lake, LakeOptions, RowCounts};
 pub use error::SinkError;
+pub use maintenance::{MaintainOptions, TableMaintenance};
 pub use mode::{RowReader, SinkMode, TableChange, TableDrop};
 pub use partition::PartitionBy;
 pub use storage::TableName;

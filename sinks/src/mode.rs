@@ -2,35 +2,33 @@
 //!
 //! | mode | rows of the table | from |
 //! |---|---|---|
-//! | snapshot | exactly the relation's rows at the epoch's timestamp | inserts, and copy-on-write of partitions that lost rows |
+//! | snapshot | exactly the relation's rows at the epoch's timestamp | inserts, and files that lose rows ([`apply`]) |
 //! | append | every row that ever came | inserts only; a retraction is an error |
 //! | changelog | every net change of an epoch, with `_op` and `_timestamp` | inserts and retractions |
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+pub(crate) mod apply;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
-use iceberg::spec::Struct;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::Timestamp;
 use tokio::sync::mpsc;
 
+use crate::compaction::FileRules;
+use crate::epoch::RowCounts;
 use crate::error::SinkError;
-use crate::hydrate;
 use crate::partition::PartitionBy;
 use crate::producer::attempt::Attempt;
+use crate::producer::expiry::Keep;
 use crate::producer::files::TableWriter;
+use crate::producer::turnover::Turnover;
 use crate::producer::{Change, EPOCH_KEY, Staged, TableState, reshaped, stage};
 use crate::schema::{conform, evolved, notes};
 use crate::storage::{Storage, TableName};
-
-/// A partition with this many files below [`SMALL_FILE`] has them made into one with the next rows that it gets.
-const SMALL_FILES: usize = 16;
-/// What a small file is.
-const SMALL_FILE: u64 = 32 << 20;
 
 /// The option `mode` of an Iceberg sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +76,8 @@ pub struct TableChange {
     /// Snapshot mode: forget the table's rows and write those that [`RowReader::read`] gives (`changes` are not looked at).
     /// For a relation whose definition changed, or a table that is to be repaired.
     pub replace: bool,
+    /// Which of the relation's columns tell its rows apart: what rows that went are found by. Empty: the whole row does.
+    pub key: Vec<usize>,
     /// The table's comment, set when it is made.
     pub comment: Option<String>,
 }
@@ -113,14 +113,8 @@ pub(crate) struct Context {
     /// Summary and table properties.
     pub(crate) stamp: BTreeMap<String, String>,
     pub(crate) rows: Arc<dyn RowReader>,
-    pub(crate) keep: usize,
-}
-
-/// Rows of one batch of changes that go into files.
-struct Dealt {
-    batch: RecordBatch,
-    /// Per partition: rows to write (each as often as it came).
-    inserts: Vec<(Struct, UInt32Array)>,
+    pub(crate) keep: Keep,
+    pub(crate) rules: FileRules,
 }
 
 /// Writes the files of a table's next state; `None` when nothing changes.
@@ -171,184 +165,79 @@ pub(crate) async fn write_table(
     if !replace && !is_new && schema.is_none() && spec.is_none() && change.changes.iter().all(|(b, _)| b.num_rows() == 0) {
         return Ok(None);
     }
-    if base.has_deletes() && !replace {
-        return Err(SinkError::Rows {
-            table: table.clone(),
-            reason: "another program has put row-level deletes into it: replace its rows, or give the sink another table".into(),
-        });
+    if let Some(path) = base.deletes.unreadable.as_ref().filter(|_| !replace) {
+        let reason = format!(
+            "another program has put row-level deletes into it that are not read here ({path}): rewrite its files first, or give the \
+             sink another table"
+        );
+        return Err(SinkError::Rows { table: table.clone(), reason });
     }
 
     let shaped = reshaped(&base, schema.as_ref(), spec.as_ref()).map_err(failed())?;
-    let mut writer = TableWriter::new(&context.attempt, table, &shaped, &format!("epoch-{}", context.epoch))?;
-    let mut removed: HashSet<String> = HashSet::new();
-    if replace {
-        removed.extend(base.live().map(|(_, f)| f.path.clone()));
-        removed.extend(base.manifests.iter().flat_map(|m| m.live.iter().map(|f| f.path.clone())));
-        read_rows(context, change, &mut writer, |_| true).await?;
-    } else {
-        apply(context, change, &base, &mut writer, &mut removed).await?;
-    }
-    let added = writer.finish().await?;
-    let records = |files: &mut dyn Iterator<Item = u64>| -> u64 { files.sum() };
-    let expected = match replace {
-        true => None,
-        false => expected_rows(change, base.records()),
+    let mut writer = TableWriter::new(&context.attempt, table, &shaped, &format!("epoch-{}", context.epoch), &context.rules)?;
+    let turnover = match replace {
+        true => {
+            read_rows(context, change, &mut writer).await?;
+            Turnover::all(&base)
+        }
+        false => apply::apply(context, change, &base, &mut writer).await?,
     };
-    let after = base.records() + records(&mut added.iter().map(|f| f.record_count()))
-        - records(&mut base.live().filter(|(_, f)| removed.contains(&f.path)).map(|(_, f)| f.records));
-    if let Some(expected) = expected.filter(|e| *e != i128::from(after)) {
-        return Err(SinkError::Mismatch {
-            table: table.clone(),
-            reason: format!(
-                "it would have {after} rows after epoch {}, but its {} rows and the epoch's changes make {expected}: nothing is \
+    let prefix = writer.prefix().to_owned();
+    let added = writer.finish().await?;
+    let spec_id = shaped.default_partition_spec_id();
+    let settled = turnover.settle(&context.attempt, &base, spec_id, &prefix, added).await.map_err(failed())?;
+    if !replace {
+        let (before, after, expected) = (base.records(), settled.records, expected_rows(change, base.records()));
+        if i128::from(after) != expected {
+            let reason = format!(
+                "it would have {after} rows after epoch {}, but its {before} rows and the epoch's changes make {expected}: nothing is \
                  written; if another program changed the table, replace its rows",
                 context.epoch,
-                base.records()
-            ),
-        });
+            );
+            return Err(SinkError::Mismatch { table: table.clone(), reason });
+        }
     }
-    let change = Change { schema, spec, added, removed, only_rearranged: false };
+    let rows = match replace {
+        true => RowCounts { added: settled.records, removed: base.records() },
+        false => counted(change),
+    };
+    let change = Change { schema, spec, settled, rows, is_rearranged: false, is_restored: false };
     stage(&context.attempt, &base, change, &context.stamp, context.keep).await.map(Some).map_err(failed())
 }
 
+/// The rows that come and go.
+fn counted(change: &TableChange) -> RowCounts {
+    let mut counts = RowCounts::default();
+    for diff in change.changes.iter().flat_map(|(_, diffs)| diffs.values()) {
+        match *diff < 0 && change.mode != SinkMode::Changelog {
+            true => counts.removed += diff.unsigned_abs(),
+            false => counts.added += diff.unsigned_abs(),
+        }
+    }
+    counts
+}
+
 /// How many rows the table must have afterwards.
-fn expected_rows(change: &TableChange, before: u64) -> Option<i128> {
-    let each = change.changes.iter().flat_map(|(_, diffs)| diffs.values().iter().copied());
-    let net: i128 = match change.mode {
-        SinkMode::Changelog => each.map(|d| i128::from(d.unsigned_abs())).sum(),
-        _ => each.map(i128::from).sum(),
-    };
-    Some(i128::from(before) + net)
+fn expected_rows(change: &TableChange, before: u64) -> i128 {
+    let counts = counted(change);
+    i128::from(before) + i128::from(counts.added) - i128::from(counts.removed)
 }
 
-/// Turns the net changes into new files and files that go.
-async fn apply(
-    context: &Context,
-    change: &TableChange,
-    base: &TableState,
-    writer: &mut TableWriter<'_>,
-    removed: &mut HashSet<String>,
-) -> Result<(), SinkError> {
-    let table = &change.table;
-    let label = table.to_string();
-    let mut dealt = Vec::with_capacity(change.changes.len());
-    let mut net: HashMap<Struct, i128> = HashMap::new();
-    let mut dirty: HashSet<Struct> = HashSet::new();
-    for (rows, diffs) in &change.changes {
-        if rows.num_rows() != diffs.len() {
-            let reason = format!("{} rows came with {} counts: this is a fault of the caller", rows.num_rows(), diffs.len());
-            return Err(SinkError::Rows { table: table.clone(), reason });
-        }
-        let rows = match change.mode {
-            SinkMode::Changelog => with_ops(rows, diffs, context.timestamp)?,
-            _ => rows.clone(),
-        };
-        let batch = conform(&label, &rows, &writer.arrow)?;
-        let mut inserts = Vec::new();
-        for (partition, members) in writer.split(&batch)? {
-            let all = || UInt32Array::from_iter_values(0..u32::try_from(batch.num_rows()).unwrap_or(u32::MAX));
-            let members = members.unwrap_or_else(all);
-            let mut chosen = Vec::with_capacity(members.len());
-            let mut sum = 0i128;
-            for row in members.values() {
-                let diff = diffs.value(*row as usize);
-                sum += i128::from(diff);
-                let times = if change.mode == SinkMode::Changelog { diff.unsigned_abs() } else { diff.max(0).unsigned_abs() };
-                chosen.extend(std::iter::repeat_n(*row, usize::try_from(times).unwrap_or(usize::MAX)));
-                if diff < 0 && change.mode == SinkMode::Append {
-                    return Err(SinkError::Rows {
-                        table: table.clone(),
-                        reason: "its mode is append, but a row was taken back: use mode = 'snapshot' or 'changelog'".into(),
-                    });
-                }
-                if diff < 0 && change.mode == SinkMode::Snapshot {
-                    dirty.insert(partition.clone());
-                }
-            }
-            *net.entry(partition.clone()).or_default() += sum;
-            inserts.push((partition, UInt32Array::from(chosen)));
-        }
-        dealt.push(Dealt { batch, inserts });
-    }
-
-    // Partitions that lost rows: their files go; their rows, where some are left, come from the engine.
-    let spec_id = base.metadata.default_partition_spec_id();
-    let mut left: HashMap<&Struct, i128> = dirty.iter().map(|p| (p, net.get(p).copied().unwrap_or(0))).collect();
-    let mut small: HashMap<&Struct, Vec<(&str, u64)>> = HashMap::new();
-    for (spec, file) in base.live().filter(|(spec, _)| *spec == spec_id) {
-        debug_assert_eq!(spec, spec_id);
-        if let Some(rows) = left.get_mut(&file.partition) {
-            *rows += i128::from(file.records);
-            removed.insert(file.path.clone());
-        } else if file.bytes < SMALL_FILE && net.contains_key(&file.partition) {
-            small.entry(&file.partition).or_default().push((&file.path, file.records));
-        }
-    }
-    if let Some((partition, rows)) = left.iter().find(|(_, rows)| **rows < 0) {
-        let reason = format!("a partition ({partition:?}) would have {rows} rows: more were taken back than there are");
-        return Err(SinkError::Mismatch { table: table.clone(), reason });
-    }
-    // also where nothing should be left: if rows were taken back that were not there, others still are
-    if !left.is_empty() {
-        let found = read_rows(context, change, writer, |p| dirty.contains(p)).await?;
-        for (partition, rows) in &left {
-            let found = found.get(*partition).copied().unwrap_or(0);
-            if i128::from(found) != *rows {
-                let reason = format!(
-                    "a partition ({partition:?}) has {found} rows in the relation, but {rows} by the table and the epoch's changes: \
-                     nothing is written; if another program changed the table, replace its rows"
-                );
-                return Err(SinkError::Mismatch { table: table.clone(), reason });
-            }
-        }
-    }
-    for part in dealt {
-        for (partition, rows) in part.inserts.into_iter().filter(|(p, rows)| !dirty.contains(p) && !rows.is_empty()) {
-            let rows = match rows.len() == part.batch.num_rows() && rows.values().iter().zip(0..).all(|(row, at)| *row == at) {
-                true => part.batch.clone(),
-                false => take_record_batch(&part.batch, &rows).map_err(SinkError::arrow("choose rows"))?,
-            };
-            writer.add(partition, rows).await?;
-        }
-    }
-    // Small files become one with the rows that came.
-    for (partition, files) in small.into_iter().filter(|(_, files)| files.len() >= SMALL_FILES) {
-        for (path, records) in files {
-            let schema = base.metadata.current_schema();
-            for batch in hydrate::file_batches(path, schema, &writer.arrow)? {
-                writer.add(partition.clone(), batch?).await?;
-            }
-            tracing::trace!(table = %table, path, records, "a small file is made part of a larger one");
-            removed.insert(path.to_string());
-        }
-    }
-    Ok(())
-}
-
-/// Writes the relation's rows of the wanted partitions; answers how many each has.
-async fn read_rows(
-    context: &Context,
-    change: &TableChange,
-    writer: &mut TableWriter<'_>,
-    wanted: impl Fn(&Struct) -> bool + Send,
-) -> Result<HashMap<Struct, u64>, SinkError> {
+/// Writes all of the relation's rows.
+async fn read_rows(context: &Context, change: &TableChange, writer: &mut TableWriter<'_>) -> Result<(), SinkError> {
     let label = change.table.to_string();
     let (sender, mut receiver) = mpsc::channel(4);
     let produce = context.rows.read(change.relation, context.timestamp, sender);
     let consume = async {
-        let mut counts: HashMap<Struct, u64> = HashMap::new();
         while let Some(batch) = receiver.recv().await {
-            let batch = conform(&label, &batch, &writer.arrow)?;
-            for (partition, rows) in writer.add_where(&batch, &wanted).await? {
-                *counts.entry(partition).or_default() += rows;
-            }
+            writer.deal(&conform(&label, &batch, &writer.arrow)?).await?;
         }
         // The channel must be seen closed by a producer that has more to send after an error here.
-        Ok::<_, SinkError>(counts)
+        Ok::<_, SinkError>(())
     };
     let produce = async { produce.await.map_err(|source| SinkError::Reader { table: change.table.clone(), source }) };
-    let ((), counts) = futures::try_join!(produce, consume)?;
-    Ok(counts)
+    futures::try_join!(produce, consume)?;
+    Ok(())
 }
 
 /// The column of a changelog that says what happened to the row.

@@ -2,13 +2,15 @@
 //! nothing becomes visible before the catalog's pointer moves.
 //!
 //! A table's [`TableState`] is what its newest metadata says, kept in memory between our own commits: the manifests and, of each
-//! live file, path, partition and size. [`stage`] writes manifests, manifest list and metadata file of the next snapshot and
+//! live file, path, partition and size, and which rows of it are gone. [`stage`] writes manifests, manifest list and metadata file of the next snapshot and
 //! returns the state as it will be; the caller flips the pointer and then calls [`expiry::garbage`].
 
 pub(crate) mod attempt;
+pub(crate) mod deletes;
 pub(crate) mod expiry;
 pub(crate) mod files;
 mod manifests;
+pub(crate) mod turnover;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
@@ -16,12 +18,16 @@ use std::sync::Arc;
 
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataContentType, DataFile, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, Operation, PartitionSpec,
-    Schema, Snapshot, Struct, Summary, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec,
+    DataContentType, DataFile, DataFileFormat, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, Operation,
+    PartitionSpec, Schema, Snapshot, Struct, Summary, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec,
 };
 use iceberg::{Error, ErrorKind, MetadataLocation, Result, TableCreation};
 
 use self::attempt::Attempt;
+use self::deletes::Deletions;
+use self::expiry::Keep;
+use self::turnover::Settled;
+use crate::epoch::RowCounts;
 use crate::storage::{TableName, local_path};
 
 /// Metadata files that a table's log remembers; older ones are deleted. A reader that pinned one has this many epochs of time.
@@ -30,13 +36,15 @@ const PREVIOUS_VERSIONS: usize = 20;
 /// Prefix of our keys in snapshot summaries and table properties.
 pub(crate) const EPOCH_KEY: &str = "livelake.epoch";
 
-/// A data file that the table's newest snapshot has.
+/// A data or delete file that the table's newest snapshot has.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveFile {
     pub(crate) path: String,
     pub(crate) partition: Struct,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+    pub(crate) content: DataContentType,
+    pub(crate) format: DataFileFormat,
 }
 
 /// A manifest and the live files in it. Manifests never change, so the lists are shared between states.
@@ -54,6 +62,8 @@ pub(crate) struct TableState {
     pub(crate) location: String,
     pub(crate) metadata: Arc<TableMetadata>,
     pub(crate) manifests: Vec<Manifest>,
+    /// What is gone of data files that are still there.
+    pub(crate) deletes: Arc<Deletions>,
     /// Snapshots that a branch or tag of somebody's holds: never expired by us.
     pub(crate) protected: Arc<HashSet<i64>>,
     /// Manifest lists of retained snapshots, as far as they were read or written.
@@ -92,19 +102,32 @@ impl TableState {
             location: String::new(),
             metadata: Arc::new(metadata),
             manifests: Vec::new(),
+            deletes: Arc::default(),
             protected: Arc::default(),
             reach: Arc::default(),
             past: Arc::default(),
         })
     }
 
-    /// Reads a table's newest metadata, and its manifests when `with_files`.
+    /// Reads a table's newest metadata and its manifests.
     pub(crate) async fn load(io: &FileIO, name: &TableName, location: &str) -> Result<TableState> {
         let metadata = TableMetadata::read_from(io, location).await?;
+        let newest = metadata.current_snapshot().cloned();
+        TableState::at(io, name, location, metadata, newest).await
+    }
+
+    /// A table as it is, but with the files that it had at one of its snapshots; none: before the first.
+    pub(crate) async fn at(
+        io: &FileIO,
+        name: &TableName,
+        location: &str,
+        metadata: TableMetadata,
+        snapshot: Option<Arc<Snapshot>>,
+    ) -> Result<TableState> {
         let mut manifests = Vec::new();
         let mut reach = HashMap::new();
-        if let Some(snapshot) = metadata.current_snapshot() {
-            let listed = read_list(io, snapshot, &metadata).await?;
+        if let Some(snapshot) = snapshot {
+            let listed = read_list(io, &snapshot, &metadata).await?;
             reach.insert(snapshot.snapshot_id(), Arc::new(listed.clone()));
             for file in listed {
                 let live = manifests::live_files(io, &file).await?;
@@ -115,12 +138,16 @@ impl TableState {
         let refs = serde_json::to_value(&metadata).map_err(|e| Error::new(ErrorKind::DataInvalid, "metadata").with_source(e))?;
         let protected = refs.get("refs").and_then(|r| r.as_object()).into_iter().flatten();
         let protected = protected.filter(|(name, _)| *name != "main").filter_map(|(_, r)| r.get("snapshot-id")?.as_i64());
+        let listed = manifests.clone();
+        let deletes = tokio::task::spawn_blocking(move || Deletions::read(&listed)).await;
+        let deletes = deletes.map_err(|e| Error::new(ErrorKind::Unexpected, "reading delete files stopped").with_source(e))??;
         Ok(TableState {
             name: name.clone(),
             location: location.to_string(),
             protected: Arc::new(protected.collect()),
             metadata: Arc::new(metadata),
             manifests,
+            deletes: Arc::new(deletes),
             reach: Arc::new(reach),
             past: Arc::default(),
         })
@@ -132,14 +159,9 @@ impl TableState {
         data.flat_map(|m| m.live.iter().map(|f| (m.file.partition_spec_id, f)))
     }
 
-    /// Whether some program has put row-level deletes into the table (we never do).
-    pub(crate) fn has_deletes(&self) -> bool {
-        self.manifests.iter().any(|m| m.file.content == ManifestContentType::Deletes && !m.live.is_empty())
-    }
-
     /// Rows in the newest snapshot.
     pub(crate) fn records(&self) -> u64 {
-        self.live().map(|(_, f)| f.records).sum()
+        self.live().map(|(_, file)| file.records - self.deletes.count(&file.path)).sum()
     }
 
     /// Whether the newest snapshot is not one of ours.
@@ -164,8 +186,7 @@ pub(crate) struct Staged {
     pub(crate) old_metadata: Vec<String>,
     /// Snapshots that the new metadata no longer has.
     pub(crate) expired: Vec<Arc<Snapshot>>,
-    pub(crate) rows_added: u64,
-    pub(crate) rows_removed: u64,
+    pub(crate) changed: RowCounts,
     pub(crate) files_added: usize,
     pub(crate) files_removed: usize,
 }
@@ -176,12 +197,14 @@ pub(crate) struct Change {
     pub(crate) schema: Option<Schema>,
     /// New partitioning, if it changes.
     pub(crate) spec: Option<UnboundPartitionSpec>,
-    /// Files that were written.
-    pub(crate) added: Vec<DataFile>,
-    /// Paths of files that go.
-    pub(crate) removed: HashSet<String>,
+    /// The files that come and go.
+    pub(crate) settled: Settled,
+    /// The rows that come and go.
+    pub(crate) rows: RowCounts,
     /// Whether the files that go held the same rows as files that come (small ones made into a large one) and nothing else.
-    pub(crate) only_rearranged: bool,
+    pub(crate) is_rearranged: bool,
+    /// Whether the state's manifests are not those of its newest snapshot, but an older one's that comes back.
+    pub(crate) is_restored: bool,
 }
 
 /// The table's metadata with the new columns and partitioning: what data files of the change must be written for.
@@ -210,9 +233,10 @@ pub(crate) async fn stage(
     state: &TableState,
     change: Change,
     stamp: &BTreeMap<String, String>,
-    keep: usize,
+    keep: Keep,
 ) -> Result<Staged> {
     let before = state.metadata.as_ref();
+    let Settled { added, removed, deletes, .. } = change.settled;
     let mut builder = before.clone().into_builder((!state.location.is_empty()).then(|| state.location.clone()));
     if let Some(schema) = &change.schema {
         builder = builder.add_current_schema(schema.clone())?;
@@ -226,9 +250,8 @@ pub(crate) async fn stage(
     let mut reach = state.reach.as_ref().clone();
     let mut past = state.past.as_ref().clone();
     past.extend(state.manifests.iter().map(|m| (m.file.manifest_path.clone(), Arc::clone(&m.live))));
-    let (mut rows_added, mut rows_removed) = (0, 0);
     let mut expired = Vec::new();
-    if !change.added.is_empty() || !change.removed.is_empty() {
+    if !added.is_empty() || !removed.is_empty() || change.is_restored {
         let snapshot_id = loop {
             let id = rand::random::<i64>() & i64::MAX;
             if id > 0 && before.snapshot_by_id(id).is_none() {
@@ -236,12 +259,9 @@ pub(crate) async fn stage(
             }
         };
         let sequence = before.next_sequence_number();
-        rows_added = change.added.iter().map(DataFile::record_count).sum();
         let folder = format!("{}/metadata", before.location());
         let work = manifests::Rewrite { attempt, metadata: &shaped, folder: &folder, snapshot_id, sequence };
-        let rewritten = work.run(manifests, &change.removed, &change.added).await?;
-        rows_removed =
-            rewritten.removed.iter().filter(|f| f.content_type() == DataContentType::Data).map(DataFile::record_count).sum();
+        let rewritten = work.run(manifests, &removed, &added).await?;
         manifests = rewritten.manifests;
 
         let parent = before.current_snapshot_id();
@@ -260,27 +280,29 @@ pub(crate) async fn stage(
         }
         reach.insert(snapshot_id, Arc::new(manifests.iter().map(|m| m.file.clone()).collect()));
 
-        let operation = match (change.added.is_empty(), change.removed.is_empty()) {
+        let operation = match (added.is_empty(), removed.is_empty()) {
+            _ if change.is_restored => Operation::Overwrite,
             (false, true) => Operation::Append,
             (true, false) => Operation::Delete,
-            _ if change.only_rearranged => Operation::Replace,
+            _ if change.is_rearranged => Operation::Replace,
             _ => Operation::Overwrite,
         };
-        let mut properties = counts(&change.added, &rewritten.removed);
+        let mut properties = counts(&added, &rewritten.removed);
         properties.extend(totals(&manifests));
         properties.extend(stamp.iter().map(|(k, v)| (k.clone(), v.clone())));
+        // A clock that was set back must not stop the lake.
+        let now = chrono::Utc::now().timestamp_millis().max(before.last_updated_ms());
         let snapshot = Snapshot::builder()
             .with_snapshot_id(snapshot_id)
             .with_parent_snapshot_id(parent)
             .with_sequence_number(sequence)
-            // A clock that was set back must not stop the lake.
-            .with_timestamp_ms(chrono::Utc::now().timestamp_millis().max(before.last_updated_ms()))
+            .with_timestamp_ms(now)
             .with_manifest_list(list)
             .with_summary(Summary { operation, additional_properties: properties })
             .with_schema_id(shaped.current_schema_id())
             .build();
         builder = builder.set_branch_snapshot(snapshot, "main")?;
-        expired = expiry::beyond(before, &state.protected, keep);
+        expired = expiry::beyond(before, &state.protected, keep, now);
         let ids: Vec<i64> = expired.iter().map(|s| s.snapshot_id()).collect();
         builder = builder.remove_snapshots(&ids);
     }
@@ -299,15 +321,15 @@ pub(crate) async fn stage(
         from: (!state.location.is_empty()).then(|| state.location.clone()),
         old_metadata: built.expired_metadata_logs.into_iter().map(|l| l.metadata_file).collect(),
         expired,
-        rows_added,
-        rows_removed,
-        files_added: change.added.len(),
-        files_removed: change.removed.len(),
+        changed: change.rows,
+        files_added: added.len(),
+        files_removed: removed.len(),
         state: TableState {
             name: state.name.clone(),
             location,
             metadata: Arc::new(built.metadata),
             manifests,
+            deletes,
             protected: Arc::clone(&state.protected),
             reach: Arc::new(reach),
             past: Arc::new(past),
@@ -321,9 +343,15 @@ fn counts(added: &[DataFile], removed: &[DataFile]) -> HashMap<String, String> {
     let mut figures: BTreeMap<&str, u64> = BTreeMap::new();
     let mut count = |key, by| *figures.entry(key).or_default() += by;
     for file in added {
-        count("added-data-files", 1);
-        count("added-records", file.record_count());
         count("added-files-size", file.file_size_in_bytes());
+        if file.content_type() == DataContentType::Data {
+            count("added-data-files", 1);
+            count("added-records", file.record_count());
+        } else {
+            count("added-delete-files", 1);
+            count("added-position-delete-files", 1);
+            count("added-position-deletes", file.record_count());
+        }
     }
     for file in removed {
         count("removed-files-size", file.file_size_in_bytes());
@@ -334,6 +362,7 @@ fn counts(added: &[DataFile], removed: &[DataFile]) -> HashMap<String, String> {
             }
             DataContentType::PositionDeletes => {
                 count("removed-delete-files", 1);
+                count("removed-position-delete-files", 1);
                 count("removed-position-deletes", file.record_count());
             }
             DataContentType::EqualityDeletes => {
@@ -352,24 +381,20 @@ fn counts(added: &[DataFile], removed: &[DataFile]) -> HashMap<String, String> {
 
 /// The `total-…` figures of a summary, counted rather than carried on, so that they cannot drift.
 fn totals(manifests: &[Manifest]) -> HashMap<String, String> {
-    let data = manifests.iter().filter(|m| m.file.content == ManifestContentType::Data);
-    let (mut files, mut records, mut bytes) = (0u64, 0u64, 0u64);
-    for file in data.flat_map(|m| m.live.iter()) {
-        files += 1;
-        records += file.records;
-        bytes += file.bytes;
+    let mut figures = BTreeMap::from(
+        ["data-files", "records", "files-size", "delete-files", "position-deletes", "equality-deletes"].map(|key| (key, 0)),
+    );
+    for file in manifests.iter().flat_map(|manifest| manifest.live.iter()) {
+        let (files, records) = match file.content {
+            DataContentType::Data => ("data-files", "records"),
+            DataContentType::PositionDeletes => ("delete-files", "position-deletes"),
+            DataContentType::EqualityDeletes => ("delete-files", "equality-deletes"),
+        };
+        for (key, by) in [(files, 1), (records, file.records), ("files-size", file.bytes)] {
+            *figures.entry(key).or_default() += by;
+        }
     }
-    let deletes: usize = manifests.iter().filter(|m| m.file.content == ManifestContentType::Deletes).map(|m| m.live.len()).sum();
-    let mut totals = HashMap::from([
-        ("total-data-files".to_string(), files.to_string()),
-        ("total-records".to_string(), records.to_string()),
-        ("total-files-size".to_string(), bytes.to_string()),
-        ("total-delete-files".to_string(), deletes.to_string()),
-    ]);
-    if deletes == 0 {
-        totals.extend(["total-position-deletes", "total-equality-deletes"].map(|k| (k.to_string(), "0".to_string())));
-    }
-    totals
+    figures.into_iter().map(|(key, figure)| (format!("total-{key}"), figure.to_string())).collect()
 }
 
 /// Puts a metadata file and the names of its folder on the disk: the crate's file system layer syncs data files and manifests,

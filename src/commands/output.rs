@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use arrow::array::RecordBatch;
+use clap::ValueEnum;
 use futures::StreamExt;
+use livelake_actors::client::OutputFormat;
 use livelake_actors::service::Answer;
 use livelake_sinks::export::{Export, ExportFile, ExportFormat};
 
@@ -29,4 +32,19 @@ pub async fn write(answer: Answer, format: &str, file: Option<&Path>) -> Result<
         }
     }
     Ok(())
+}
+
+/// Writes rows that are there to standard output.
+pub fn print(rows: &RecordBatch, format: OutputFormat) -> Result<(), Failure> {
+    let name = format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let format: ExportFormat = name.parse().map_err(running)?;
+    let mut out = Export::new(std::io::stdout(), format, &rows.schema()).map_err(running)?;
+    out.write(rows).map_err(running)?;
+    out.finish().map_err(running)?;
+    Ok(())
+}
+
+/// Whether a lake is named by its URL, not by its folder.
+pub fn is_url(lake: &str) -> bool {
+    lake.starts_with("http://") || lake.starts_with("https://")
 }

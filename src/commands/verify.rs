@@ -56,7 +56,7 @@ impl Verify {
 
     /// Prints a line per view, and the rows that differ.
     pub fn run(self) -> Result<(), Failure> {
-        if self.lake.starts_with("http://") || self.lake.starts_with("https://") {
+        if super::output::is_url(&self.lake) {
             return self.of_running();
         }
         let dir = PathBuf::from(&self.lake);

@@ -14,11 +14,12 @@ use livelake_queries::statement::SelectQuery;
 
 use crate::lake::Lake;
 use crate::lake::failure::internal;
+use crate::lake::history::Moment;
 use crate::lake::reader::EngineReader;
 use crate::service::{Answer, LakeError};
 
 impl Lake {
-    /// A session whose relations are read at one timestamp.
+    /// A session whose relations are read from memory at one timestamp.
     pub fn session_at(&self, as_of: Timestamp) -> SessionContext {
         let definitions = self.definitions();
         let reader =
@@ -26,15 +27,23 @@ impl Lake {
         context(&definitions.catalog, Arc::new(reader), as_of)
     }
 
-    /// Plans a query at its timestamp, or the newest.
+    /// A session whose relations are read at one moment, from memory or from snapshots.
+    pub(crate) fn session_of(&self, moment: &Moment) -> Result<SessionContext, LakeError> {
+        Ok(match moment.epoch {
+            None => self.session_at(moment.as_of),
+            Some(epoch) => context(&self.definitions().catalog, Arc::new(self.history(epoch)?), moment.as_of),
+        })
+    }
+
+    /// Plans a query at its moment, or the newest.
     ///
     /// # Errors
-    /// It does not plan.
+    /// It does not plan, or the moment is too long ago.
     pub async fn plan(&self, select: &SelectQuery, position: &Position) -> Result<(DataFrame, Timestamp), LakeError> {
-        let as_of = select.as_of.unwrap_or_else(|| self.newest());
-        let context = self.session_at(as_of);
+        let moment = self.moment(select.as_of).await?;
+        let context = self.session_of(&moment)?;
         let frame = query(&context, &self.definitions().catalog, &select.query, position).await?;
-        Ok((frame, as_of))
+        Ok((frame, moment.as_of))
     }
 
     /// Answers a query.

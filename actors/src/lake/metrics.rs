@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::lake::Lake;
 use crate::memory;
 use crate::service::LakeService;
+use crate::sink_driver::Upkeep;
 
 /// A label's value with what Prometheus wants escaped.
 fn escaped(text: &str) -> String {
@@ -69,6 +70,15 @@ pub fn text(lake: &Lake, up: Duration) -> String {
         "How long the newest epoch took to commit.",
         newest.iter().map(|epoch| (String::new(), epoch.milliseconds as f64)),
     );
+    let upkeep = lake.upkeep();
+    let kept = |name: &str, help: &str, value: &dyn Fn(&Upkeep) -> u64, out: &mut String| {
+        family(out, name, "counter", help, upkeep.iter().map(|upkeep| (String::new(), value(upkeep) as f64)));
+    };
+    kept("maintenance_passes_total", "Passes over the tables.", &|upkeep| upkeep.passes, &mut out);
+    kept("maintenance_failures_total", "Passes that failed for a table.", &|upkeep| upkeep.failures, &mut out);
+    kept("maintenance_files_rewritten_total", "Data files written anew.", &|upkeep| upkeep.files_rewritten, &mut out);
+    kept("maintenance_bytes_rewritten_total", "Their bytes.", &|upkeep| upkeep.bytes_rewritten, &mut out);
+    kept("maintenance_orphans_removed_total", "Files deleted that nobody reached.", &|upkeep| upkeep.orphans_removed, &mut out);
     family(
         &mut out,
         "peak_memory_bytes",

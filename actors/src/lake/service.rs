@@ -22,6 +22,7 @@ use livelake_queries::{Position, RelationName};
 
 use crate::lake::Lake;
 use crate::lake::failure::{internal, not_supported};
+use crate::lake::upkeep::{epochs_batch, maintenance_batch};
 use crate::service::{
     Answer, EpochStatus, Health, LakeError, LakeService, RelationKind, RelationStatus, SourceStatus, SubscribeOptions,
     Subscription,
@@ -126,15 +127,7 @@ impl Lake {
                 self.drop_relation(statement, request, position).await?;
                 Ok(done(self.newest(), &format!("DROP {}", request.kind.as_str().to_uppercase())))
             }
-            StatementKind::Show(show) => {
-                let rows = self.definitions().catalog.show(show, position)?;
-                Ok(Answer {
-                    schema: rows.schema(),
-                    as_of: self.newest(),
-                    rows: futures::stream::iter([Ok(rows)]).boxed(),
-                    tag: "SHOW".to_owned(),
-                })
-            }
+            StatementKind::Show(show) => self.batch_answer(self.definitions().catalog.show(show, position)?, "SHOW"),
             StatementKind::ShowSetting(name) => {
                 let value = match name.to_ascii_lowercase().as_str() {
                     "server_version" => "16.0 (livelake)",
@@ -158,6 +151,14 @@ impl Lake {
                     lines.push(format!("{}\n{row}", if difference.missing { "missing" } else { "should not be there" }));
                 }
                 text_answer("verdict", lines, verdict.as_of, "VERIFY")
+            }
+            StatementKind::ShowEpochs(limit) => {
+                let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+                self.batch_answer(epochs_batch(&self.epochs(limit))?, "SHOW")
+            }
+            StatementKind::Vacuum(table) => {
+                let done = self.vacuum(table.as_ref()).await?;
+                self.batch_answer(maintenance_batch(&done)?, "VACUUM")
             }
             StatementKind::Flush => {
                 self.flush().await?;
@@ -185,6 +186,15 @@ impl Lake {
                 "this statement needs a connection that can stream: use psql with COPY (SUBSCRIBE …) TO STDOUT",
             )),
         }
+    }
+
+    fn batch_answer(&self, rows: RecordBatch, tag: &str) -> Result<Answer, LakeError> {
+        Ok(Answer {
+            schema: rows.schema(),
+            as_of: self.newest(),
+            rows: futures::stream::iter([Ok(rows)]).boxed(),
+            tag: tag.to_owned(),
+        })
     }
 
     async fn created(&self, statement: &Statement, tag: &str) -> Result<Answer, LakeError> {
@@ -217,8 +227,7 @@ impl LakeService for Lake {
         let statement = parse_statement(sql)?;
         match &statement.kind {
             StatementKind::Query(select) => {
-                let as_of = select.as_of.unwrap_or_else(|| self.newest());
-                let context = self.session_at(as_of);
+                let context = self.session_of(&self.moment(select.as_of).await?)?;
                 let description = describe(&context, &self.definitions().catalog, &select.query, &statement.position).await?;
                 Ok((description.schema, description.parameters))
             }
@@ -226,6 +235,8 @@ impl LakeService for Lake {
             StatementKind::ShowSetting(name) => {
                 Ok((Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)])), Vec::new()))
             }
+            StatementKind::ShowEpochs(_) => Ok((epochs_batch(&[])?.schema(), Vec::new())),
+            StatementKind::Vacuum(_) => Ok((maintenance_batch(&[])?.schema(), Vec::new())),
             StatementKind::Explain(_) => Ok((Arc::new(Schema::new(vec![Field::new("plan", DataType::Utf8, false)])), Vec::new())),
             StatementKind::Verify(_) => {
                 Ok((Arc::new(Schema::new(vec![Field::new("verdict", DataType::Utf8, false)])), Vec::new()))

@@ -48,6 +48,14 @@ pub struct SinkPlan {
     pub hydrates: bool,
     /// How much time passes at least between two epochs that write it; absent: every epoch does.
     pub every: Option<Duration>,
+    /// Which of the columns are the relation's key; empty: the whole row is.
+    pub key: Vec<usize>,
+}
+
+/// Where a relation's key is among some of its columns; empty if a part of it is not there.
+fn key_within(relation: &Relation, schema: &SchemaRef) -> Vec<usize> {
+    let places = relation.key_names().into_iter().map(|name| schema.index_of(name));
+    places.collect::<Result<Vec<_>, _>>().unwrap_or_default()
 }
 
 /// Who makes an epoch visible: the tables, or a test between them and the driver.
@@ -88,11 +96,7 @@ impl Store {
     /// # Errors
     /// The folder cannot be written, another process writes, or the catalog cannot be read; in words.
     pub async fn open(folder: &std::path::Path, config: &Config) -> Result<Store, LakeError> {
-        let mut options = LakeOptions::new(folder);
-        options.catalog.clone_from(&config.storage.catalog);
-        options.warehouse.clone_from(&config.storage.warehouse);
-        options.keep = config.epochs.keep;
-        options.writer = "livelake".to_owned();
+        let options = table_options(folder, config);
         let tables = Tables::open(&options).await.map_err(internal)?;
         let newest = tables.newest().await.map_err(internal)?;
         Ok(Store { tables, newest })
@@ -103,6 +107,18 @@ impl Store {
         let recorded = self.newest.as_ref().map(|epoch| epoch.positions.clone()).unwrap_or_default();
         serde_json::from_value(recorded).unwrap_or_default()
     }
+}
+
+/// How a lake's tables are opened.
+pub fn table_options(folder: &std::path::Path, config: &Config) -> LakeOptions {
+    let mut options = LakeOptions::new(folder);
+    options.catalog.clone_from(&config.storage.catalog);
+    options.warehouse.clone_from(&config.storage.warehouse);
+    options.keep = config.epochs.keep;
+    options.keep_for = config.epochs.keep_for;
+    options.files = config.maintenance.files();
+    options.writer = "livelake".to_owned();
+    options
 }
 
 /// All tables that a lake writes: its sinks, and `_base` for what could not be had again otherwise.
@@ -150,7 +166,8 @@ pub fn sink_plans(
         let first = !plans.iter().any(|plan: &SinkPlan| plan.hydrates && plan.relation == *from);
         // every epoch says how far the sources were read, so a table that stays behind cannot be what a start goes on from
         let hydrates = relation.is_base() && complete && first && whole(relation) && every.is_none();
-        plans.push(SinkPlan { table, relation: *from, schema, partition_by, mode, hydrates, every });
+        let key = key_within(relation, &schema);
+        plans.push(SinkPlan { table, relation: *from, schema, partition_by, mode, hydrates, every, key });
     }
     for relation in catalog.iter().filter(|relation| relation.is_base()) {
         let hydrated = |id: RelationId| plans.iter().any(|plan| plan.hydrates && plan.relation == id);
@@ -168,10 +185,12 @@ pub fn sink_plans(
             } else {
                 TableName::new(BASE_NAMESPACE, name)
             };
+            let schema = stored.schema(relation);
             plans.push(SinkPlan {
                 table,
                 relation: relation.id,
-                schema: stored.schema(relation),
+                key: key_within(relation, &schema),
+                schema,
                 partition_by: PartitionBy::default(),
                 mode: SinkMode::Snapshot,
                 hydrates: true,
@@ -221,16 +240,20 @@ impl Lake {
 /// The epochs that were committed before this start.
 pub(super) async fn known_epochs(store: &Store) -> Result<Vec<EpochStatus>, LakeError> {
     let records = store.tables.epochs(100).await.map_err(internal)?;
-    Ok(records
-        .into_iter()
-        .map(|record| EpochStatus {
+    Ok(records.into_iter().map(EpochStatus::from).collect())
+}
+
+impl From<EpochRecord> for EpochStatus {
+    fn from(record: EpochRecord) -> EpochStatus {
+        EpochStatus {
             epoch: record.number,
             as_of: record.timestamp,
             committed_at: record.committed_at.max(0) as Timestamp,
             milliseconds: 0,
             tables: record.tables.into_iter().collect(),
-        })
-        .collect())
+            rows: record.rows,
+        }
+    }
 }
 
 /// A table cannot be written more often than epochs are committed.
@@ -252,6 +275,18 @@ pub(super) fn check_intervals(plans: &[SinkPlan], interval: Duration) -> Result<
     }
 }
 
+/// All tables that a running lake writes.
+///
+/// # Errors
+/// An option that makes no sense.
+pub(crate) fn all_sinks(definitions: &Definitions, path: &std::path::Path) -> Result<Vec<SinkPlan>, SqlError> {
+    let mode = ReadMode { once: false, threads: 1 };
+    let repeatable = |relation: &Relation| {
+        Connection::new(relation, &definitions.stored, path, mode).map_or(true, |connection| connection.is_repeatable())
+    };
+    sink_plans(&definitions.catalog, &definitions.stored, &repeatable)
+}
+
 /// The tables that a changed lake writes and the lake before did not: a new sink's, a new table's.
 ///
 /// # Errors
@@ -262,15 +297,9 @@ pub(crate) fn new_sinks(
     path: &std::path::Path,
     interval: Duration,
 ) -> Result<Vec<SinkPlan>, LakeError> {
-    let mode = ReadMode { once: false, threads: 1 };
-    let plans = |definitions: &Definitions| {
-        let repeatable = |relation: &Relation| {
-            Connection::new(relation, &definitions.stored, path, mode).map_or(true, |connection| connection.is_repeatable())
-        };
-        sink_plans(&definitions.catalog, &definitions.stored, &repeatable)
-    };
-    let known = plans(before)?;
-    let new: Vec<SinkPlan> = plans(after)?.into_iter().filter(|plan| known.iter().all(|old| old.table != plan.table)).collect();
+    let known = all_sinks(before, path)?;
+    let new: Vec<SinkPlan> =
+        all_sinks(after, path)?.into_iter().filter(|plan| known.iter().all(|old| old.table != plan.table)).collect();
     check_intervals(&new, interval)?;
     Ok(new)
 }

@@ -94,12 +94,14 @@ impl Driver {
             committed_at: now,
             milliseconds: began.elapsed().as_millis() as u64,
             tables: report.tables.iter().map(|table| (table.table.to_string(), table.snapshot.unwrap_or(-1))).collect(),
+            rows: report.tables.iter().map(|table| (table.table.to_string(), table.changed)).collect(),
         };
         if report.already {
             match self.store.tables.newest().await {
                 Ok(Some(record)) if record.number == report.epoch => {
                     status.committed_at = record.committed_at.max(0) as Timestamp;
                     status.tables = record.tables.into_iter().collect();
+                    status.rows = record.rows;
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, epoch = report.epoch, "what the epoch changed is not shown"),

@@ -94,8 +94,9 @@ async fn bench(sql: &str, interval: Duration, faults: &[Fault]) -> Bench {
     let tables = store.tables.clone();
     let writer = Faulty { tables: tables.clone(), faults: faults.to_vec(), tries: AtomicUsize::new(0), told };
     let epochs = EpochList::default();
+    let settings = (&Epochs { interval, ..config.epochs.clone() }, &config.maintenance);
     let mut driver =
-        SinkDriver::new(lake.engine().clone(), lake.clock().clone(), store, plans, &[], interval, Arc::clone(&epochs)).unwrap();
+        SinkDriver::new(lake.engine().clone(), lake.clock().clone(), store, plans, &[], settings, Arc::clone(&epochs)).unwrap();
     Arc::get_mut(&mut driver.state).unwrap().get_mut().writer = Arc::new(writer);
     let failure = driver.failure();
     lake.set_ready().await.unwrap();

@@ -1,4 +1,4 @@
-//! SUBSCRIBE, SHOW, EXPLAIN, VERIFY, FLUSH, COPY, and `AS OF`.
+//! SUBSCRIBE, SHOW, EXPLAIN, VERIFY, FLUSH, VACUUM, COPY, and `AS OF`.
 
 use chrono::Utc;
 use datafusion::sql::sqlparser::ast;
@@ -10,8 +10,8 @@ use super::parse::{
     Context, error_at, expect_word, is_word, parse_name, parse_select, peek_word, sub_parser, take_word, take_words,
 };
 use super::{
-    Copy, CopyDirection, CopyFormat, CopyTarget, Explain, ExplainTarget, Options, RelationKind, Show, StatementKind, Subscribe,
-    SubscribeTarget, relation,
+    AsOf, Copy, CopyDirection, CopyFormat, CopyTarget, Explain, ExplainTarget, Options, RelationKind, Show, StatementKind,
+    Subscribe, SubscribeTarget, relation,
 };
 use crate::name::fold;
 
@@ -26,6 +26,10 @@ pub(super) fn parse(
     if take_word(parser, "COPY") {
         return parse_copy(parser, tokens, context).map(Some);
     }
+    if take_words(parser, &["SHOW", "EPOCHS"]) {
+        let limit = if take_word(parser, "LIMIT") { Some(parser.parse_literal_uint()?) } else { None };
+        return Ok(Some(StatementKind::ShowEpochs(limit)));
+    }
     if take_word(parser, "SHOW") {
         return parse_show(parser, context).map(Some);
     }
@@ -38,11 +42,15 @@ pub(super) fn parse(
     if take_word(parser, "FLUSH") {
         return Ok(Some(StatementKind::Flush));
     }
+    if take_word(parser, "VACUUM") {
+        let table = if parser.peek_token_ref().token == Token::EOF { None } else { Some(parse_name(parser, context)?) };
+        return Ok(Some(StatementKind::Vacuum(table)));
+    }
     Ok(None)
 }
 
 /// Takes `AS OF t` off the end, if it is there outside of parentheses.
-pub(super) fn split_as_of(tokens: &[TokenWithSpan]) -> Result<(&[TokenWithSpan], Option<u64>), ParserError> {
+pub(super) fn split_as_of(tokens: &[TokenWithSpan]) -> Result<(&[TokenWithSpan], Option<AsOf>), ParserError> {
     let solid: Vec<usize> =
         (0..tokens.len()).filter(|at| !matches!(tokens[*at].token, Token::Whitespace(_) | Token::EOF)).collect();
     let mut depth = 0_i32;
@@ -60,8 +68,8 @@ pub(super) fn split_as_of(tokens: &[TokenWithSpan]) -> Result<(&[TokenWithSpan],
     let Some((begin, of)) = found else { return Ok((tokens, None)) };
     // `SELECT x AS of FROM …` has an alias called "of": a timestamp is a literal and nothing follows it.
     let mut parser = sub_parser(&tokens[of + 1..]);
-    match parse_timestamp(&mut parser) {
-        Ok(timestamp) if parser.peek_token_ref().token == Token::EOF => Ok((&tokens[..begin], Some(timestamp))),
+    match parse_as_of(&mut parser) {
+        Ok(as_of) if parser.peek_token_ref().token == Token::EOF => Ok((&tokens[..begin], Some(as_of))),
         Err(error) if solid.last().is_some_and(|last| *last > of) && !is_alias(&tokens[of + 1..]) => Err(error),
         _ => Ok((tokens, None)),
     }
@@ -72,9 +80,22 @@ fn is_alias(rest: &[TokenWithSpan]) -> bool {
     let next = rest.iter().find(|token| !matches!(token.token, Token::Whitespace(_)));
     match next.map(|token| &token.token) {
         Some(Token::SingleQuotedString(_) | Token::Number(..) | Token::Placeholder(_)) => false,
+        Some(Token::Word(word)) if word.value.eq_ignore_ascii_case("EPOCH") => {
+            let number = rest.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).nth(1);
+            !number.is_some_and(|token| matches!(token.token, Token::Number(..)))
+        }
         Some(Token::Word(word)) => word.keyword != Keyword::NoKeyword,
         _ => true,
     }
+}
+
+/// A query's `AS OF` also takes `EPOCH n`.
+fn parse_as_of(parser: &mut Parser<'_>) -> Result<AsOf, ParserError> {
+    if peek_word(parser, 0, "EPOCH") && matches!(parser.peek_nth_token_ref(1).token, Token::Number(..)) {
+        parser.advance_token();
+        return parser.parse_literal_uint().map(AsOf::Epoch);
+    }
+    parse_timestamp(parser).map(AsOf::Timestamp)
 }
 
 /// `AS OF` takes microseconds since 1970 UTC, or a time in quotes (`'2026-01-31 12:00:00'`, UTC unless it says otherwise).

@@ -92,6 +92,10 @@ fn other_statements() {
     let StatementKind::Drop(drop) = parsed("DROP MATERIALIZED VIEW IF EXISTS a.b, c CASCADE") else { panic!("not a drop") };
     assert_eq!((drop.kind, drop.names.len(), drop.if_exists, drop.cascade), (RelationKind::MaterializedView, 2, true, true));
     assert!(matches!(parsed("FLUSH"), StatementKind::Flush));
+    assert!(matches!(parsed("VACUUM"), StatementKind::Vacuum(None)));
+    assert!(matches!(parsed("vacuum a.t;"), StatementKind::Vacuum(Some(name)) if name == RelationName::new("a", "t")));
+    assert!(matches!(parsed("SHOW EPOCHS"), StatementKind::ShowEpochs(None)));
+    assert!(matches!(parsed("SHOW EPOCHS LIMIT 3"), StatementKind::ShowEpochs(Some(3))));
     assert!(
         matches!(parsed("VERIFY MATERIALIZED VIEW v;"), StatementKind::Verify(name) if name == RelationName::new("public", "v"))
     );
@@ -161,7 +165,7 @@ fn copies() {
         (out.direction, out.format, out.delimiter, out.null.as_str()),
         (CopyDirection::Out, CopyFormat::Text, '\t', "\\N")
     );
-    assert!(matches!(out.target, CopyTarget::Query(query) if query.as_of == Some(7)));
+    assert!(matches!(out.target, CopyTarget::Query(query) if query.as_of == Some(AsOf::Timestamp(7))));
     assert_eq!(copy("COPY t TO STDOUT (FORMAT binary)").format, CopyFormat::Binary);
 }
 
@@ -171,8 +175,13 @@ fn as_of_is_taken_off_the_end_only() {
         StatementKind::Query(query) => query.as_of,
         other => panic!("{other:?}"),
     };
-    assert_eq!(as_of("SELECT * FROM v AS OF 1700000000000000"), Some(1_700_000_000_000_000));
-    assert_eq!(as_of("SELECT * FROM v WHERE a > 1 ORDER BY b LIMIT 3 AS OF '2023-11-14 22:13:20'"), Some(1_700_000_000_000_000));
+    assert_eq!(as_of("SELECT * FROM v AS OF 1700000000000000"), Some(AsOf::Timestamp(1_700_000_000_000_000)));
+    assert_eq!(
+        as_of("SELECT * FROM v WHERE a > 1 ORDER BY b LIMIT 3 AS OF '2023-11-14 22:13:20'"),
+        Some(AsOf::Timestamp(1_700_000_000_000_000))
+    );
+    assert_eq!(as_of("SELECT * FROM v AS OF EPOCH 12"), Some(AsOf::Epoch(12)));
+    assert_eq!(as_of("SELECT a AS of, epoch FROM v"), None);
     assert_eq!(as_of("SELECT a AS of FROM v"), None);
     assert_eq!(as_of("SELECT a FROM v AS offset_table"), None);
     assert!(failure("SELECT * FROM v AS OF 'yesterday'").contains("a.sql:1:23: 'yesterday' is not a time"));
@@ -187,7 +196,7 @@ fn explains() {
     assert!(matches!(explain("EXPLAIN MATERIALIZED VIEW v").target, ExplainTarget::Relation(_)));
     assert!(matches!(explain("EXPLAIN CREATE MATERIALIZED VIEW v AS SELECT 1").target, ExplainTarget::View(_)));
     let query = explain("EXPLAIN ANALYZE SELECT * FROM v AS OF 5");
-    assert!(query.analyze && matches!(query.target, ExplainTarget::Query(query) if query.as_of == Some(5)));
+    assert!(query.analyze && matches!(query.target, ExplainTarget::Query(query) if query.as_of == Some(AsOf::Timestamp(5))));
 }
 
 #[test]

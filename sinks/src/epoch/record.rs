@@ -43,6 +43,17 @@ pub struct EpochRecord {
     pub token: String,
     /// The tables that it changed, with their new snapshots (-1: no snapshot yet, only columns).
     pub tables: BTreeMap<String, i64>,
+    /// Rows that came to and went from each of them. Empty for an epoch of a version that did not note it.
+    pub rows: BTreeMap<String, RowCounts>,
+}
+
+/// How many rows an epoch added to a table and removed from it. An update is one of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RowCounts {
+    /// Rows that came.
+    pub added: u64,
+    /// Rows that went.
+    pub removed: u64,
 }
 
 /// The Iceberg table of epochs.
@@ -62,6 +73,7 @@ impl EpochRecord {
             field("committed_at", DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), "when it became visible"),
             field("positions", DataType::Utf8, "JSON: from where the sources go on"),
             field("tables", DataType::Utf8, "JSON: the tables that changed, with their snapshot ids"),
+            field("rows", DataType::Utf8, "JSON: how many rows came to and went from each of them"),
         ]));
         let row = RecordBatch::try_new(
             Arc::clone(&schema),
@@ -71,6 +83,7 @@ impl EpochRecord {
                 Arc::new(TimestampMicrosecondArray::from(vec![self.committed_at]).with_timezone("+00:00")),
                 Arc::new(StringArray::from(vec![self.positions.to_string()])),
                 Arc::new(StringArray::from(vec![serde_json::json!(self.tables).to_string()])),
+                Arc::new(StringArray::from(vec![serde_json::json!(self.rows).to_string()])),
             ],
         );
         let row = row.map_err(SinkError::arrow("note the epoch"))?;
@@ -82,6 +95,7 @@ impl EpochRecord {
             mode: SinkMode::Append,
             changes: vec![(row, Int64Array::from(vec![1]))],
             replace: false,
+            key: Vec::new(),
             comment: Some("the epochs of the lake: all tables at one moment each".into()),
         })
     }
@@ -111,10 +125,8 @@ pub struct TableReport {
     pub table: TableName,
     /// Its new snapshot; `None` when only its columns changed.
     pub snapshot: Option<i64>,
-    /// Rows in files that came.
-    pub rows_added: u64,
-    /// Rows in files that went.
-    pub rows_removed: u64,
+    /// Rows that came and went.
+    pub changed: RowCounts,
     /// Rows in the table now.
     pub rows: u64,
     /// Files that came.
@@ -128,8 +140,7 @@ impl TableReport {
         TableReport {
             table: staged.state.name.clone(),
             snapshot: staged.state.metadata.current_snapshot_id(),
-            rows_added: staged.rows_added,
-            rows_removed: staged.rows_removed,
+            changed: staged.changed,
             rows: staged.state.records(),
             files_added: staged.files_added,
             files_removed: staged.files_removed,

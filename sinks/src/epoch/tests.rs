@@ -1,18 +1,21 @@
 //! Epochs against a model, faults at every step, fencing, and other people's readers.
 
 mod faults;
+mod history;
+mod maintenance;
 mod model;
 mod readers;
 mod speed;
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{concat_batches, lexsort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::Timestamp;
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::{PartitionBy, SinkMode};
@@ -101,6 +104,7 @@ pub(super) fn change(name: &str, partition_by: &str, mode: SinkMode, changes: Ve
         mode,
         changes,
         replace: false,
+        key: Vec::new(),
         comment: None,
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use iceberg::Result;
 use iceberg::io::FileIO;
@@ -14,11 +15,22 @@ use super::manifests::live_files;
 use super::{LiveFile, Staged, read_list};
 use crate::storage::local_path;
 
-/// The snapshots to forget when one more is added and `keep` may stay: the oldest, except those that a tag or branch holds.
-pub(crate) fn beyond(metadata: &TableMetadata, protected: &HashSet<i64>, keep: usize) -> Vec<Arc<Snapshot>> {
+/// Which snapshots a table keeps: so many at least, and all that are young.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    /// At least one.
+    pub(crate) at_least: usize,
+    /// Snapshots are kept for this long.
+    pub(crate) younger_than: Duration,
+}
+
+/// The snapshots to forget when one more is added at `now` (milliseconds since 1970): the oldest, except those that a tag or branch holds.
+pub(crate) fn beyond(metadata: &TableMetadata, protected: &HashSet<i64>, keep: Keep, now: i64) -> Vec<Arc<Snapshot>> {
     let mut old: Vec<_> = metadata.snapshots().filter(|s| !protected.contains(&s.snapshot_id())).cloned().collect();
     old.sort_by_key(|s| s.sequence_number());
-    old.truncate((old.len() + 1).saturating_sub(keep.max(1)));
+    old.truncate((old.len() + 1).saturating_sub(keep.at_least.max(1)));
+    let age = i64::try_from(keep.younger_than.as_millis()).unwrap_or(i64::MAX);
+    old.retain(|snapshot| now.saturating_sub(snapshot.timestamp_ms()) >= age);
     old
 }
 

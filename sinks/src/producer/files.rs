@@ -11,14 +11,13 @@ use iceberg::writer::file_writer::{FileWriter, FileWriterBuilder, ParquetWriter,
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
+use crate::compaction::FileRules;
 use crate::error::SinkError;
 use crate::partition::{Splitter, pick};
 use crate::producer::attempt::Attempt;
 use crate::schema::file_schema;
 use crate::storage::TableName;
 
-/// A file is closed when it has got this large.
-const TARGET_BYTES: usize = 128 << 20;
 /// Rows of a row group: large enough to compress well, small enough to skip and to hold in memory.
 const ROW_GROUP_ROWS: usize = 262_144;
 /// Encoded bytes of a row group: object stores upload one in one request.
@@ -42,6 +41,8 @@ pub(crate) struct TableWriter<'a> {
     spec_id: i32,
     prefix: String,
     properties: WriterProperties,
+    /// A file is closed when it has got this large, bytes.
+    target: usize,
     splitter: Splitter,
     sort: Vec<usize>,
     partitions: HashMap<Struct, Partition>,
@@ -66,6 +67,7 @@ impl<'a> TableWriter<'a> {
         table: &'a TableName,
         metadata: &TableMetadata,
         label: &str,
+        rules: &FileRules,
     ) -> Result<Self, SinkError> {
         let error = || SinkError::table("prepare the files", table);
         let schema = metadata.current_schema().clone();
@@ -82,6 +84,7 @@ impl<'a> TableWriter<'a> {
             .set_created_by(concat!("livelake ", env!("CARGO_PKG_VERSION")).into())
             .build();
         Ok(TableWriter {
+            target: usize::try_from(rules.target_bytes).unwrap_or(usize::MAX),
             splitter: Splitter::new(spec, &schema).map_err(error())?,
             spec_id: spec.spec_id(),
             prefix: format!("{}/data/{label}-{}", metadata.location(), uuid::Uuid::new_v4().simple()),
@@ -124,21 +127,17 @@ impl<'a> TableWriter<'a> {
         Ok(())
     }
 
-    /// Deals a batch's rows over their partitions, those that `wanted` says yes to.
-    pub(crate) async fn add_where(
-        &mut self,
-        batch: &RecordBatch,
-        wanted: impl Fn(&Struct) -> bool,
-    ) -> Result<Vec<(Struct, u64)>, SinkError> {
-        let mut counts = Vec::new();
+    /// Deals a batch's rows over their partitions.
+    pub(crate) async fn deal(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
         for (partition, rows) in self.split(batch)? {
-            if wanted(&partition) {
-                let rows = pick(batch, rows.as_ref())?;
-                counts.push((partition.clone(), rows.num_rows() as u64));
-                self.add(partition, rows).await?;
-            }
+            self.add(partition, pick(batch, rows.as_ref())?).await?;
         }
-        Ok(counts)
+        Ok(())
+    }
+
+    /// What the names of its files begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Writes what waits for a partition.
@@ -169,7 +168,7 @@ impl<'a> TableWriter<'a> {
                 }
             };
             writer.write(&batch).await.map_err(failed())?;
-            if writer.current_written_size() < TARGET_BYTES {
+            if writer.current_written_size() < self.target {
                 entry.open = Some(writer);
             } else {
                 close(self.table, &mut self.done, writer, partition, self.spec_id).await?;

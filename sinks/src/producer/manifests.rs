@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, ManifestContentType, ManifestFile, ManifestWriter, ManifestWriterBuilder, PartitionSpec, SchemaRef, TableMetadata,
+    DataContentType, DataFile, ManifestContentType, ManifestFile, ManifestWriter, ManifestWriterBuilder, PartitionSpec,
+    SchemaRef, TableMetadata,
 };
 use iceberg::{Error, ErrorKind, Result};
 
@@ -30,6 +31,8 @@ fn live(file: &DataFile) -> LiveFile {
         partition: file.partition().clone(),
         records: file.record_count(),
         bytes: file.file_size_in_bytes(),
+        content: file.content_type(),
+        format: file.file_format(),
     }
 }
 
@@ -50,20 +53,25 @@ pub(crate) struct Rewrite<'a> {
 }
 
 impl Rewrite<'_> {
-    /// Old manifests with `removed` taken out and merged where there are too many, and one new manifest for `added`.
+    /// Old manifests with `removed` taken out and merged where there are too many, and new ones for the data and the delete files of `added`.
     ///
     /// # Errors
     /// Among others, when one of `removed` is in no manifest: the caller's idea of the table is wrong then.
     pub(crate) async fn run(&self, old: Vec<Manifest>, removed: &HashSet<String>, added: &[DataFile]) -> Result<Rewritten> {
         let mut result = Rewritten { manifests: Vec::with_capacity(old.len() + 1), removed: Vec::new() };
-        if !added.is_empty() {
+        for (is_data, content) in [(true, ManifestContentType::Data), (false, ManifestContentType::Deletes)] {
+            let files: Vec<&DataFile> =
+                added.iter().filter(|file| (file.content_type() == DataContentType::Data) == is_data).collect();
+            if files.is_empty() {
+                continue;
+            }
             let spec = self.metadata.default_partition_spec().as_ref().clone();
-            let mut writer = self.writer(self.metadata.current_schema().clone(), spec, ManifestContentType::Data)?;
-            for file in added {
-                writer.add_file(file.clone(), -1)?;
+            let mut writer = self.writer(self.metadata.current_schema().clone(), spec, content)?;
+            for file in &files {
+                writer.add_file((*file).clone(), -1)?;
             }
             let file = writer.write_manifest_file().await?;
-            result.manifests.push(Manifest { file, live: Arc::new(added.iter().map(live).collect()) });
+            result.manifests.push(Manifest { file, live: Arc::new(files.into_iter().map(live).collect()) });
         }
 
         // A manifest that only remembers what an earlier snapshot took out is of no use to later ones.

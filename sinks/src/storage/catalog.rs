@@ -27,7 +27,7 @@ const LAYOUT: &[&str] = &[
      namespace VARCHAR(255) NOT NULL, property_key VARCHAR(255), property_value VARCHAR(1000), \
      PRIMARY KEY (catalog_name, namespace, property_key))",
     "CREATE TABLE IF NOT EXISTS livelake_epochs (epoch INTEGER PRIMARY KEY, timestamp INTEGER NOT NULL, \
-     committed_at INTEGER NOT NULL, positions TEXT NOT NULL, token TEXT NOT NULL, tables TEXT NOT NULL)",
+     committed_at INTEGER NOT NULL, positions TEXT NOT NULL, token TEXT NOT NULL, tables TEXT NOT NULL, rows TEXT)",
     "CREATE TABLE IF NOT EXISTS livelake_writer (id INTEGER PRIMARY KEY CHECK (id = 1), token TEXT NOT NULL, \
      name TEXT NOT NULL, pid INTEGER NOT NULL, since INTEGER NOT NULL)",
 ];
@@ -99,6 +99,12 @@ impl Catalog {
             for statement in LAYOUT {
                 sqlx::query(statement).execute(&mut *tx).await.map_err(fault("make the tables", path))?;
             }
+            // a lake of before the rows were noted
+            let noted = sqlx::query("SELECT 1 FROM pragma_table_info('livelake_epochs') WHERE name = 'rows'");
+            if noted.fetch_optional(&mut *tx).await.map_err(fault("make the tables", path))?.is_none() {
+                let add = sqlx::query("ALTER TABLE livelake_epochs ADD COLUMN rows TEXT");
+                add.execute(&mut *tx).await.map_err(fault("make the tables", path))?;
+            }
             tx.commit().await.map_err(fault("make the tables", path))?;
         }
         Ok(Catalog { conn, path: path.to_path_buf() })
@@ -138,21 +144,35 @@ impl Catalog {
 
     /// The newest epochs first, at most `limit`. Empty for a catalog that never was a lake's.
     pub(crate) async fn epochs(&mut self, limit: usize) -> Result<Vec<EpochRecord>, SinkError> {
+        self.epochs_where("", 0, limit).await
+    }
+
+    /// An epoch by its number.
+    pub(crate) async fn epoch(&mut self, number: u64) -> Result<Option<EpochRecord>, SinkError> {
+        Ok(self.epochs_where("WHERE epoch = ?2", number, 1).await?.pop())
+    }
+
+    /// The newest epoch at or before a timestamp.
+    pub(crate) async fn epoch_at(&mut self, timestamp: u64) -> Result<Option<EpochRecord>, SinkError> {
+        Ok(self.epochs_where("WHERE timestamp <= ?2", timestamp, 1).await?.pop())
+    }
+
+    /// The newest first, of those that a condition on `value` chooses.
+    async fn epochs_where(&mut self, condition: &str, value: u64, limit: usize) -> Result<Vec<EpochRecord>, SinkError> {
         let error = fault("read the epochs", &self.path);
-        let known = sqlx::query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'livelake_epochs'")
-            .fetch_optional(&mut self.conn)
-            .await
-            .map_err(&error)?;
-        if known.is_none() {
+        let columns = sqlx::query("SELECT name FROM pragma_table_info('livelake_epochs')").fetch_all(&mut self.conn).await;
+        let columns: Vec<String> = columns.map_err(&error)?.iter().map(|row| row.get(0)).collect();
+        if columns.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = sqlx::query(
-            "SELECT epoch, timestamp, committed_at, positions, token, tables FROM livelake_epochs ORDER BY epoch DESC LIMIT ?",
-        )
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut self.conn)
-        .await
-        .map_err(&error)?;
+        // a reader of a lake that an older version wrote
+        let noted = if columns.iter().any(|column| column == "rows") { "rows" } else { "NULL" };
+        let text = format!(
+            "SELECT epoch, timestamp, committed_at, positions, token, tables, {noted} FROM livelake_epochs {condition} \
+             ORDER BY epoch DESC LIMIT ?1"
+        );
+        let query = sqlx::query(&text).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = query.bind(value.cast_signed()).fetch_all(&mut self.conn).await.map_err(&error)?;
         rows.iter()
             .map(|row| {
                 let unreadable = |e: serde_json::Error| error(sqlx::Error::Decode(Box::new(e)));
@@ -163,6 +183,7 @@ impl Catalog {
                     positions: serde_json::from_str(&row.get::<String, _>(3)).map_err(unreadable)?,
                     token: row.get(4),
                     tables: serde_json::from_str(&row.get::<String, _>(5)).map_err(unreadable)?,
+                    rows: serde_json::from_str(row.get::<Option<&str>, _>(6).unwrap_or("{}")).map_err(unreadable)?,
                 })
             })
             .collect()
@@ -176,14 +197,7 @@ impl Catalog {
     pub(crate) async fn flip(&mut self, record: &EpochRecord, pointers: &[Pointer]) -> Result<Flip, SinkError> {
         let error = fault("commit the epoch", &self.path);
         let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await.map_err(&error)?;
-        let writer = sqlx::query("SELECT token, name, pid FROM livelake_writer WHERE id = 1")
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(&error)?;
-        if writer.as_ref().map(|r| r.get::<String, _>(0)).as_deref() != Some(record.token.as_str()) {
-            let holder = writer.map(|r| format!("{} (process {})", r.get::<String, _>(1), r.get::<i64, _>(2)));
-            return Err(SinkError::Superseded { holder: holder.unwrap_or_else(|| "nobody: its token is gone".into()) });
-        }
+        check_token(&mut tx, &record.token, &error).await?;
         let newest = sqlx::query("SELECT epoch, timestamp, token FROM livelake_epochs ORDER BY epoch DESC LIMIT 1")
             .fetch_optional(&mut *tx)
             .await
@@ -197,59 +211,9 @@ impl Catalog {
                 return Err(SinkError::EpochOrder { epoch: record.number, newest });
             }
         }
-        for pointer in pointers {
-            let (table, query) = match pointer {
-                Pointer::Create { table, location } => (
-                    table,
-                    sqlx::query(
-                        "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, metadata_location, iceberg_type) \
-                         VALUES (?2, ?3, ?4, ?1, 'TABLE') ON CONFLICT DO NOTHING",
-                    )
-                    .bind(location),
-                ),
-                Pointer::Move { table, from, to } => (
-                    table,
-                    sqlx::query(
-                        "UPDATE iceberg_tables SET metadata_location = ?1, previous_metadata_location = ?5 WHERE \
-                         catalog_name = ?2 AND table_namespace = ?3 AND table_name = ?4 AND metadata_location = ?5 AND \
-                         (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
-                    )
-                    .bind(to)
-                    .bind(CATALOG_NAME)
-                    .bind(&table.namespace)
-                    .bind(&table.name)
-                    .bind(from),
-                ),
-                Pointer::Remove { table, from } => (
-                    table,
-                    sqlx::query(
-                        "DELETE FROM iceberg_tables WHERE metadata_location = ?1 AND catalog_name = ?2 AND \
-                         table_namespace = ?3 AND table_name = ?4",
-                    )
-                    .bind(from),
-                ),
-            };
-            let query = match pointer {
-                Pointer::Move { .. } => query,
-                _ => query.bind(CATALOG_NAME).bind(&table.namespace).bind(&table.name),
-            };
-            if query.execute(&mut *tx).await.map_err(&error)?.rows_affected() != 1 {
-                return Err(SinkError::Conflict { table: table.clone() });
-            }
-            if let Pointer::Create { table, .. } = pointer {
-                sqlx::query(
-                    "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value) \
-                     VALUES (?, ?, 'exists', 'true') ON CONFLICT DO NOTHING",
-                )
-                .bind(CATALOG_NAME)
-                .bind(&table.namespace)
-                .execute(&mut *tx)
-                .await
-                .map_err(&error)?;
-            }
-        }
+        move_all(&mut tx, pointers, &error).await?;
         sqlx::query(
-            "INSERT INTO livelake_epochs (epoch, timestamp, committed_at, positions, token, tables) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO livelake_epochs (epoch, timestamp, committed_at, positions, token, tables, rows) VALUES (?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(record.number.cast_signed())
         .bind(record.timestamp.cast_signed())
@@ -257,6 +221,7 @@ impl Catalog {
         .bind(record.positions.to_string())
         .bind(&record.token)
         .bind(serde_json::json!(record.tables).to_string())
+        .bind(serde_json::json!(record.rows).to_string())
         .execute(&mut *tx)
         .await
         .map_err(&error)?;
@@ -270,4 +235,91 @@ impl Catalog {
             Err(source) => Err(SinkError::Unknown { epoch: record.number, source }),
         }
     }
+
+    /// Moves pointers without an epoch, or does nothing at all.
+    ///
+    /// # Errors
+    /// As [`Catalog::flip`].
+    pub(crate) async fn move_pointers(&mut self, token: &str, pointers: &[Pointer]) -> Result<(), SinkError> {
+        let error = fault("commit the tables", &self.path);
+        let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await.map_err(&error)?;
+        check_token(&mut tx, token, &error).await?;
+        move_all(&mut tx, pointers, &error).await?;
+        tx.commit().await.map_err(|source| SinkError::UnknownFiles { source })
+    }
+}
+
+/// Stops a writer that is not the lake's any more.
+async fn check_token(
+    conn: &mut SqliteConnection,
+    token: &str,
+    error: &impl Fn(sqlx::Error) -> SinkError,
+) -> Result<(), SinkError> {
+    let writer = sqlx::query("SELECT token, name, pid FROM livelake_writer WHERE id = 1").fetch_optional(conn).await;
+    let writer = writer.map_err(error)?;
+    if writer.as_ref().map(|row| row.get::<String, _>(0)).as_deref() == Some(token) {
+        return Ok(());
+    }
+    let holder = writer.map(|row| format!("{} (process {})", row.get::<String, _>(1), row.get::<i64, _>(2)));
+    Err(SinkError::Superseded { holder: holder.unwrap_or_else(|| "nobody: its token is gone".into()) })
+}
+
+/// Moves pointers from where they must be to where they are to be.
+async fn move_all(
+    conn: &mut SqliteConnection,
+    pointers: &[Pointer],
+    error: &impl Fn(sqlx::Error) -> SinkError,
+) -> Result<(), SinkError> {
+    for pointer in pointers {
+        let (table, query) = match pointer {
+            Pointer::Create { table, location } => (
+                table,
+                sqlx::query(
+                    "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, metadata_location, iceberg_type) \
+                     VALUES (?2, ?3, ?4, ?1, 'TABLE') ON CONFLICT DO NOTHING",
+                )
+                .bind(location),
+            ),
+            Pointer::Move { table, from, to } => (
+                table,
+                sqlx::query(
+                    "UPDATE iceberg_tables SET metadata_location = ?1, previous_metadata_location = ?5 WHERE \
+                     catalog_name = ?2 AND table_namespace = ?3 AND table_name = ?4 AND metadata_location = ?5 AND \
+                     (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
+                )
+                .bind(to)
+                .bind(CATALOG_NAME)
+                .bind(&table.namespace)
+                .bind(&table.name)
+                .bind(from),
+            ),
+            Pointer::Remove { table, from } => (
+                table,
+                sqlx::query(
+                    "DELETE FROM iceberg_tables WHERE metadata_location = ?1 AND catalog_name = ?2 AND \
+                     table_namespace = ?3 AND table_name = ?4",
+                )
+                .bind(from),
+            ),
+        };
+        let query = match pointer {
+            Pointer::Move { .. } => query,
+            _ => query.bind(CATALOG_NAME).bind(&table.namespace).bind(&table.name),
+        };
+        if query.execute(&mut *conn).await.map_err(error)?.rows_affected() != 1 {
+            return Err(SinkError::Conflict { table: table.clone() });
+        }
+        if let Pointer::Create { table, .. } = pointer {
+            sqlx::query(
+                "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value) \
+                 VALUES (?, ?, 'exists', 'true') ON CONFLICT DO NOTHING",
+            )
+            .bind(CATALOG_NAME)
+            .bind(&table.namespace)
+            .execute(&mut *conn)
+            .await
+            .map_err(error)?;
+        }
+    }
+    Ok(())
 }

@@ -32,6 +32,9 @@ fn step(rng: &mut SmallRng, contents: &Contents, next: &mut i64) -> Contents {
 async fn run(seed: u64, partition_by: &str, epochs: u64) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().unwrap();
+    // every file counts as large, so that files are thinned
+    let files = FileRules { thinned_from_bytes: 0, most_gone: 0.5, small_files: 6, ..FileRules::default() };
+    let options = |path: &Path| LakeOptions { files, ..options(path) };
     let mut lake = Lake::open(&options(folder.path())).await.unwrap();
     let (mut contents, mut ever, mut log, mut next) = (Contents::new(), Contents::new(), 0usize, 0);
     for number in 1..=epochs {
@@ -43,7 +46,9 @@ async fn run(seed: u64, partition_by: &str, epochs: u64) {
         let changes = difference(&contents, &after);
         let came: Contents = after.iter().filter(|(k, _)| !ever.contains_key(k)).map(|(k, v)| (*k, v.clone())).collect();
         log += changes.iter().map(|(b, _)| b.num_rows()).sum::<usize>();
+        let by_id = TableChange { key: vec![0], ..change("m.by_id", partition_by, SinkMode::Snapshot, changes.clone()) };
         let tables = vec![
+            by_id,
             change("m.parts", partition_by, SinkMode::Snapshot, changes.clone()),
             change("m.whole", "", SinkMode::Snapshot, changes.clone()),
             change("m.log", partition_by, SinkMode::Changelog, changes),
@@ -60,8 +65,9 @@ async fn run(seed: u64, partition_by: &str, epochs: u64) {
             drop(lake);
             lake = Lake::open(&options(folder.path())).await.unwrap();
         }
-        assert_eq!(rows_of(&lake, "m.parts", &schema()).await, batch(contents.iter()), "seed {seed}, epoch {number}");
-        assert_eq!(rows_of(&lake, "m.whole", &schema()).await, batch(contents.iter()), "seed {seed}, epoch {number}");
+        for table in ["m.by_id", "m.parts", "m.whole"] {
+            assert_eq!(rows_of(&lake, table, &schema()).await, batch(contents.iter()), "{table}, seed {seed}, epoch {number}");
+        }
         assert_eq!(rows_of(&lake, "m.ever", &schema()).await, batch(ever.iter()), "seed {seed}, epoch {number}");
         assert_eq!(rows_of(&lake, "m.log", &schema()).await.num_rows(), log, "seed {seed}, epoch {number}");
         let newest = lake.newest().await.unwrap().unwrap();

@@ -72,3 +72,27 @@ async fn a_million_rows_there_and_back() {
         println!("{name}: {count} rows written at {:.2} M/s, read at {:.2} M/s", rate(wrote), rate(back));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_few_updates_of_a_large_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(&options(folder.path())).await.unwrap();
+    let rows: Vec<_> = (0..16).map(|i| many(65_536, i * 65_536)).collect();
+    let by_id = |changes| TableChange { key: vec![0], ..change("s.large", "", SinkMode::Snapshot, changes) };
+    lake.commit(&epoch(1), vec![by_id(inserted(rows))], &[], Arc::new(Rows::default())).await.unwrap();
+    let mut times = Vec::new();
+    for number in 2..=12 {
+        // 1,000 rows of a thousand times as many, from all over the table, are deleted and come back as others
+        let from = i64::try_from(number).unwrap();
+        let ids: Vec<i64> = (0..1_000).map(|i| i * 1_048 + from).collect();
+        let old: Vec<_> = ids.iter().map(|id| many(1, *id)).collect();
+        let old = concat_batches(&schema(), &old).unwrap();
+        let new = many(1_000, 2_000_000 + from * 1_000);
+        let changes = vec![(old, Int64Array::from(vec![-1; 1_000])), (new, Int64Array::from(vec![1; 1_000]))];
+        let report = lake.commit(&epoch(number), vec![by_id(changes)], &[], Arc::new(Rows::default())).await.unwrap();
+        assert_eq!(report.tables.iter().map(|table| table.rows).max(), Some(16 * 65_536));
+        times.push(report.written + report.flipped);
+    }
+    times.sort();
+    println!("1000 updates of 1 M rows: median {:?}, worst {:?}", times[5], times[10]);
+}
