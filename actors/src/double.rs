@@ -250,9 +250,13 @@ impl LakeService for Double {
 
     fn health(&self) -> Health {
         if self.healthy.load(Ordering::Relaxed) {
-            Health { status: "running".to_owned(), problems: Vec::new() }
+            Health { status: "running".to_owned(), problems: Vec::new(), hydration: None }
         } else {
-            Health { status: "failed".to_owned(), problems: vec!["view city.zones failed: division by zero".to_owned()] }
+            Health {
+                status: "failed".to_owned(),
+                problems: vec!["view city.zones failed: division by zero".to_owned()],
+                hydration: None,
+            }
         }
     }
 

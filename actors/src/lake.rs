@@ -12,6 +12,7 @@ pub mod connect;
 pub mod failure;
 pub mod folder;
 pub mod history;
+pub mod hydration;
 mod metrics;
 pub mod once;
 pub mod reader;
@@ -48,7 +49,7 @@ use crate::lake::connect::{Connection, ReadMode};
 use crate::lake::failure::internal;
 use crate::lake::folder::LakeFolder;
 use crate::lake::history::Past;
-use crate::lake::store::{Store, check_intervals, known_epochs, sink_plans};
+use crate::lake::hydration::Hydration;
 use crate::service::LakeError;
 use crate::sink_driver::{CommitNow, EpochList, Settle, SinkDriver, Upkeep};
 
@@ -136,6 +137,8 @@ struct Inner {
     sinks: OnceLock<Sinks>,
     /// How far the newest epoch had read the sources that a start reads anew.
     rereads: OnceLock<AllPositions>,
+    /// How far the base relations have been read back from their tables.
+    hydration: Hydration,
     /// Whether everything is whole: views answer only then.
     ready: std::sync::atomic::AtomicBool,
     begun: Instant,
@@ -194,6 +197,7 @@ impl Lake {
             epochs: EpochList::default(),
             sinks: OnceLock::new(),
             rereads: OnceLock::new(),
+            hydration: Hydration::default(),
             ready: std::sync::atomic::AtomicBool::new(false),
             begun: Instant::now(),
             memory,
@@ -305,66 +309,6 @@ impl Lake {
             RelationKind::View | RelationKind::Sink => {}
         }
         Ok(())
-    }
-
-    /// Opens everything that a run needs: engine, tables, the rows that tables hold, the sink driver. Sources are not read yet.
-    ///
-    /// # Errors
-    /// What [`Lake::build`] and [`Store::open`] say, or a table that cannot be read.
-    pub async fn open(folder: LakeFolder, config: &Config, mut options: RunOptions) -> Result<Lake, LakeError> {
-        let mode = ReadMode { once: options.once, threads: 1 };
-        let repeatable = |relation: &Relation| {
-            Connection::new(relation, &StoredColumns::default(), &folder.path, mode)
-                .map_or(true, |connection| connection.is_repeatable())
-        };
-        let plans = sink_plans(&folder.catalog, &stored_columns(&folder.catalog, &options), &repeatable)?;
-        if plans.is_empty() && options.once {
-            let lake = Lake::build(folder, config, options, 0, AllPositions::new())?;
-            return Ok(lake);
-        }
-        check_intervals(&plans, config.epochs.interval)?;
-        options.asked_for.extend(plans.iter().map(|plan| plan.relation));
-        let store = Store::open(&folder.path, config).await?;
-        // a source goes on where its table ends; one whose table is not there yet has everything to read
-        let existing = store.tables.tables().await.map_err(internal)?;
-        let hydrating: Vec<String> = plans
-            .iter()
-            .filter(|plan| plan.hydrates && existing.iter().any(|table| table.table == plan.table))
-            .filter_map(|plan| folder.catalog.by_id(plan.relation).map(|relation| relation.name.to_string()))
-            .collect();
-        let (positions, rereads): (AllPositions, AllPositions) =
-            store.positions().into_iter().partition(|(source, _)| hydrating.contains(source));
-        let begin = store.newest.as_ref().map_or(0, |epoch| epoch.timestamp);
-        let lake = Lake::build(folder, config, options, begin, positions)?;
-        let hydrated = lake.hydrate(&store, &plans).await?;
-        if begin > 0 {
-            lake.engine().advance_to(begin);
-        }
-        let same: Vec<RelationId> = {
-            let catalog = lake.definitions().catalog;
-            hydrated
-                .iter()
-                .filter_map(|name| catalog.get(&livelake_queries::RelationName::parse(name)).map(|relation| relation.id))
-                .collect()
-        };
-        let known = known_epochs(&store).await?;
-        lake.0.epochs.lock().unwrap_or_else(PoisonError::into_inner).extend(known);
-        let retention = config.engine.retention.as_micros() as Timestamp;
-        let past = Past { tables: store.tables.clone(), begin, retention };
-        let driver = SinkDriver::new(
-            lake.engine().clone(),
-            lake.clock().clone(),
-            store,
-            plans,
-            &same,
-            (&config.epochs, &config.maintenance),
-            Arc::clone(&lake.0.epochs),
-        )?;
-        let (failure, upkeep) = (driver.failure(), driver.upkeep());
-        // they are set here only, once
-        let _ = lake.0.rereads.set(rereads);
-        let _ = lake.0.sinks.set(Sinks { driver: driver.start(), failure, upkeep, past });
-        Ok(lake)
     }
 
     /// Commits an epoch now; its number, or `None` if nothing changed or the lake has no tables.

@@ -14,6 +14,8 @@ use livelake_dataflow::protocol::{SubscriptionEvent, Timestamp};
 use livelake_sinks::RowCounts;
 use serde::Serialize;
 
+use crate::lake::hydration::HydrationStatus;
+
 /// What kind of relation a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -118,6 +120,9 @@ pub struct Health {
     pub status: String,
     /// Everything that is wrong, in words; empty when `running`.
     pub problems: Vec<String>,
+    /// While rows are read back from the tables: how far that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hydration: Option<HydrationStatus>,
 }
 
 /// The outcome of one statement.

@@ -16,6 +16,7 @@ use parquet::arrow::arrow_reader::{
 use roaring::RoaringBitmap;
 
 use crate::error::SinkError;
+use crate::failpoint;
 use crate::producer::deletes::Gone;
 use crate::schema::cast_column;
 use crate::storage::local_path;
@@ -155,6 +156,7 @@ pub(crate) fn read_files(
 ) -> Result<u64, SinkError> {
     let mut count = 0;
     while let Some((path, gone)) = scan.files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+        failpoint::reach("hydrate");
         for batch in Rows::open(path, &scan.schema, target)?.left(gone.as_deref())? {
             let batch = batch?;
             count += batch.num_rows() as u64;

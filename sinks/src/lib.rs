@@ -34,6 +34,7 @@ pub mod compaction;
 pub mod epoch;
 pub mod error;
 pub mod export;
+pub mod failpoint;
 pub mod hydrate;
 pub mod maintenance;
 pub mod mode;

@@ -95,6 +95,13 @@ impl Lake {
                 }
             }
         }
+        if options.table.is_none() {
+            let (orphans_removed, orphan_bytes) = self.remove_abandoned(options.orphans_after).await?;
+            if orphans_removed > 0 {
+                let table = "(tables that never were)".to_owned();
+                done.push(TableMaintenance { table, orphans_removed, orphan_bytes, ..TableMaintenance::default() });
+            }
+        }
         failure.map_or(Ok(done), Err)
     }
 

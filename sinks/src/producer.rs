@@ -28,6 +28,7 @@ use self::deletes::Deletions;
 use self::expiry::Keep;
 use self::turnover::Settled;
 use crate::epoch::RowCounts;
+use crate::failpoint;
 use crate::storage::{TableName, local_path};
 
 /// Metadata files that a table's log remembers; older ones are deleted. A reader that pinned one has this many epochs of time.
@@ -315,7 +316,9 @@ pub(crate) async fn stage(
     };
     let location = next.to_string();
     attempt.note(&location);
+    failpoint::reach("metadata");
     built.metadata.write_to(&attempt.io, &next).await?;
+    failpoint::reach("metadata-written");
     sync(&location, state.location.is_empty())?;
     Ok(Staged {
         from: (!state.location.is_empty()).then(|| state.location.clone()),

@@ -96,18 +96,20 @@ impl Run {
 /// Runs until a signal: then drains, commits a last epoch and returns. A second signal ends the process at once.
 async fn serve(folder: LakeFolder, config: &Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let lake = tokio::select! {
-        lake = Lake::open(folder, config, RunOptions { once: false, asked_for: Vec::new() }) => lake?,
-        () = signals.next() => return Ok(()),
-    };
+    let opening = Lake::begin_opening(folder, config, RunOptions { once: false, asked_for: Vec::new() }).await?;
+    let lake = opening.lake().clone();
     let service: Arc<dyn LakeService> = Arc::new(lake.clone());
     let web = http::serve(Arc::clone(&service), &config.http.bind, config.http.port).await.map_err(running)?;
     println!("http http://{}", web.address());
     let wire = postgres::serve(Arc::clone(&service), &config.postgres.bind, config.postgres.port).await.map_err(running)?;
     println!("postgres {}", wire.url());
-    lake.start_sources();
+    let whole = async {
+        let lake = opening.hydrate().await?;
+        lake.start_sources();
+        lake.caught_up().await
+    };
     let is_whole = tokio::select! {
-        outcome = lake.caught_up() => { outcome?; true }
+        outcome = whole => { outcome?; true }
         () = signals.next() => false
     };
     if is_whole {

@@ -1,16 +1,47 @@
-//! kill -9 at random instants, many times, while rows come in: the tables end as if nothing had happened.
+//! kill -9 at random instants, and deaths at every named place, many times, while rows come in: the tables end as if nothing had happened.
 //!
-//! A kill comes a random while after a random number of epochs, so that on a slow machine, too, there are epochs between two kills.
+//! A kill comes a random while after a random number of epochs, so that on a slow machine, too, there are epochs between two kills. Every
+//! other round the process dies by itself at a failpoint: while it hydrates, writes files, changes the catalog, tidies up or maintains its
+//! tables. `LIVELAKE_KILLS` says how many rounds there are (60).
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use livelake_actors::sources::generator::{Generator, GeneratorOptions, Kind};
 
-use crate::process::LakeDir;
+use crate::process::{LakeDir, until};
 
-const KILLS: usize = 50;
-const MESSAGES: usize = 60_000;
+/// Messages for each round.
+const MESSAGES: usize = 1_200;
+
+/// Places to die at, and how many times at most they are passed before.
+const PLACES: [(&str, u64); 14] = [
+    ("file", 40),
+    ("metadata", 8),
+    ("metadata-written", 8),
+    ("catalog-begin", 3),
+    ("catalog-moved", 3),
+    ("catalog-commit", 3),
+    ("committed", 3),
+    ("sweep", 30),
+    ("hydrate", 6),
+    ("maintenance-begin", 2),
+    ("maintenance-commit", 2),
+    ("maintenance-committed", 2),
+    ("orphan", 3),
+    ("file", 4),
+];
+
+/// Small files are thinned too, and tables are maintained all the time.
+const SETTINGS: [&str; 6] = [
+    "epochs.interval=60ms",
+    "epochs.keep=3",
+    "maintenance.interval=80ms",
+    "maintenance.orphans_after=0s",
+    "maintenance.thin_from=1",
+    "maintenance.most_gone=60",
+];
 
 const SOURCES: &str = "
 CREATE SOURCE cdc.trips (
@@ -34,14 +65,14 @@ fn next(state: &mut u64) -> u64 {
     *state >> 33
 }
 
-fn messages() -> Vec<Vec<u8>> {
+fn messages(rounds: usize) -> Vec<Vec<u8>> {
     let mut options = GeneratorOptions::new(Kind::Trips);
     options.start_us = Some(1_741_000_000_000_000);
     options.rate = Some(0.0);
     let mut generator = Generator::new(&options, 0);
     let mut chunks = Vec::new();
     let mut count = 0;
-    while count < MESSAGES {
+    while count < MESSAGES * rounds {
         let mut bytes = Vec::new();
         count += generator.fill(&mut bytes, 400, 0);
         chunks.push(bytes);
@@ -50,21 +81,38 @@ fn messages() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn fifty_kills_leave_the_tables_of_an_undisturbed_run() {
+fn kills_leave_the_tables_of_an_undisturbed_run() {
+    let rounds = std::env::var("LIVELAKE_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(60);
     let disturbed = LakeDir::new(&[("10_lake.sql", SOURCES)]);
     let undisturbed = LakeDir::new(&[("10_lake.sql", SOURCES)]);
-    let chunks = messages();
+    let chunks = messages(rounds);
     let append = |lake: &LakeDir, bytes: &[u8]| {
         let path = lake.path().join("trips.ndjson");
         std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
     };
     let mut seed = 20_250_303;
-    let mut waited_for = 0;
-    for part in chunks.chunks(chunks.len().div_ceil(KILLS)) {
+    let (mut waited_for, mut died) = (0, BTreeMap::new());
+    for (round, part) in chunks.chunks(chunks.len().div_ceil(rounds)).enumerate() {
         // some of it comes while the lake is down
         let (first, others) = part.split_first().unwrap();
         append(&disturbed, first);
-        let running = disturbed.start(&["epochs.interval=60ms"]);
+        if round % 2 == 1 {
+            let (place, passed) = PLACES[round / 2 % PLACES.len()];
+            let mut running = disturbed.start_dying(&format!("{place}:{}", next(&mut seed) % passed + 1), &SETTINGS);
+            for bytes in others {
+                let before = disturbed.epochs().len();
+                append(&disturbed, bytes);
+                until("an epoch, or its death", || (running.has_ended() || disturbed.epochs().len() > before).then_some(()));
+            }
+            if running.has_ended() {
+                let said = running.said();
+                assert!(said.contains("died at failpoint"), "it died by itself: {said}");
+                *died.entry(place).or_insert(0) += 1;
+            }
+            running.kill();
+            continue;
+        }
+        let running = disturbed.start(&SETTINGS);
         // and it dies while it starts, or after some epochs with their news
         let epochs = next(&mut seed) as usize % (others.len() + 2);
         for bytes in others.iter().take(epochs) {
@@ -77,6 +125,8 @@ fn fifty_kills_leave_the_tables_of_an_undisturbed_run() {
         std::thread::sleep(Duration::from_millis(next(&mut seed) % 150));
         running.kill();
     }
+    println!("{rounds} rounds; deaths at places: {died:?}; epochs: {}", disturbed.epochs().len());
+    assert!(died.len() >= 8, "{died:?}");
     disturbed.expect(&["run", "--once"]);
     chunks.iter().for_each(|bytes| append(&undisturbed, bytes));
     undisturbed.expect(&["run", "--once"]);
@@ -92,9 +142,9 @@ fn fifty_kills_leave_the_tables_of_an_undisturbed_run() {
     for (table, rows) in &expected {
         assert!(after[table] == *rows, "{table} differs: {} rows, expected {}", after[table].len(), rows.len());
     }
-    assert!(expected["cdc.trips"].len() > MESSAGES / 2);
+    assert!(expected["cdc.trips"].len() > MESSAGES * rounds / 2);
     let epochs = disturbed.epochs();
-    assert!(waited_for >= KILLS, "only {waited_for} epochs were waited for");
+    assert!(waited_for >= rounds / 2, "only {waited_for} epochs were waited for");
     assert!(epochs.len() >= waited_for, "{} epochs, where {waited_for} were seen", epochs.len());
     for (at, (number, _)) in epochs.iter().enumerate() {
         assert_eq!(*number, at as u64 + 1, "epochs have neither gaps nor repeats");

@@ -11,6 +11,7 @@ mod layering;
 mod machine;
 mod months;
 mod nexmark;
+mod past;
 mod process;
 mod random_queries;
 mod runs;

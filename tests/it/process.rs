@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use livelake_sinks::{Lake, LakeOptions, TableName};
+use livelake_sinks::{Lake, LakeOptions, TableName, failpoint};
 use serde_json::Value;
 
 /// Longer than anything takes on any machine: who waits this long waits for something that does not come.
@@ -116,6 +116,15 @@ impl LakeDir {
         self.start_command(&["run"], settings, &[])
     }
 
+    /// Starts a run that dies at a place of `livelake_sinks::failpoint`.
+    pub fn start_dying(&self, failpoint: &str, settings: &[&str]) -> Running {
+        let mut command = self.command(&["run"]);
+        for setting in ["http.port=0", "postgres.port=0"].iter().chain(settings) {
+            command.args(["--set", setting]);
+        }
+        Running::start(command.env(failpoint::VARIABLE, failpoint))
+    }
+
     /// Starts a command without an end on free ports, by way of others if `by` names some (`prlimit …`).
     pub fn start_command(&self, arguments: &[&str], settings: &[&str], by: &[&str]) -> Running {
         let mut command = self.command(arguments);
@@ -128,7 +137,7 @@ impl LakeDir {
             outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
             command = outer;
         }
-        Running::start(command)
+        Running::start(&mut command)
     }
 
     fn options(&self) -> LakeOptions {
@@ -150,11 +159,11 @@ impl LakeDir {
         })
     }
 
-    /// Numbers and timestamps of all epochs, oldest first.
+    /// Numbers and timestamps of all epochs, oldest first; none where there is no lake yet.
     pub fn epochs(&self) -> Vec<(u64, u64)> {
         let options = self.options();
         runtime().block_on(async move {
-            let lake = Lake::open_reader(&options).await.unwrap();
+            let Ok(lake) = Lake::open_reader(&options).await else { return Vec::new() };
             let mut epochs: Vec<_> =
                 lake.epochs(usize::MAX >> 1).await.unwrap().iter().map(|epoch| (epoch.number, epoch.timestamp)).collect();
             epochs.reverse();
@@ -209,7 +218,7 @@ fn note(said: &Arc<Mutex<Vec<String>>>, from: impl Read + Send + 'static) {
 }
 
 impl Running {
-    fn start(mut command: Command) -> Running {
+    fn start(command: &mut Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::default();
         note(&said, child.stdout.take().unwrap());
@@ -268,6 +277,11 @@ impl Running {
     pub fn next_epoch(&self) -> u64 {
         let before = self.epoch();
         until("another epoch", || Some(self.epoch()).filter(|epoch| *epoch > before))
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// SIGKILL, or nothing if it ended by itself.

@@ -332,7 +332,7 @@ impl LakeService for Lake {
             problems.extend(self.waits_for());
             "starting"
         };
-        Health { status: status.to_owned(), problems }
+        Health { status: status.to_owned(), problems, hydration: self.0.hydration.status() }
     }
 
     fn metrics(&self) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use livelake_dataflow::plan::RelationId;
-use livelake_dataflow::protocol::{InputBatch, Timestamp};
+use livelake_dataflow::protocol::Timestamp;
 use livelake_queries::catalog::{Catalog, Detail, Relation};
 use livelake_queries::plan::StoredColumns;
 use livelake_queries::statement::RelationKind;
@@ -19,13 +19,12 @@ use livelake_sinks::{
     CommitReport, Epoch, EpochRecord, Lake as Tables, LakeOptions, PartitionBy, RowReader, SinkError, SinkMode, TableChange,
     TableName,
 };
-use tokio::sync::mpsc;
 
 use crate::clock::AllPositions;
 use crate::config::Config;
+use crate::lake::Definitions;
 use crate::lake::connect::{Connection, ReadMode};
 use crate::lake::failure::internal;
-use crate::lake::{Definitions, Lake};
 use crate::service::{EpochStatus, LakeError};
 
 /// The namespace of base relations that have no sink of their own.
@@ -199,42 +198,6 @@ pub fn sink_plans(
         }
     }
     Ok(plans)
-}
-
-impl Lake {
-    /// Gives base relations the rows that their tables have; returns the names of those that were found. To be called before anything
-    /// else is given to the engine, and followed by a tick.
-    ///
-    /// # Errors
-    /// A table that cannot be read.
-    pub async fn hydrate(&self, store: &Store, plans: &[SinkPlan]) -> Result<Vec<String>, LakeError> {
-        let mut found = Vec::new();
-        if store.newest.is_none() {
-            return Ok(found);
-        }
-        let existing = store.tables.tables().await.map_err(internal)?;
-        let definitions = self.definitions();
-        for plan in plans.iter().filter(|plan| plan.hydrates) {
-            let Some(relation) = definitions.catalog.by_id(plan.relation) else { continue };
-            if !existing.iter().any(|table| table.table == plan.table) {
-                // a source whose table was never written had nothing durable; its errors may simply never have happened
-                if relation.kind == RelationKind::Errors {
-                    found.push(relation.name.to_string());
-                }
-                continue;
-            }
-            let schema = definitions.stored.schema(relation);
-            let (send, mut receive) = mpsc::channel(4);
-            let (tables, table, wanted) = (store.tables.clone(), plan.table.clone(), Arc::clone(&schema));
-            let reading = tokio::spawn(async move { tables.read(&table, wanted, send).await });
-            while let Some(rows) = receive.recv().await {
-                self.engine().push(plan.relation, InputBatch::Rows { rows, ops: None })?;
-            }
-            reading.await.map_err(internal)?.map_err(internal)?;
-            found.push(relation.name.to_string());
-        }
-        Ok(found)
-    }
 }
 
 /// The epochs that were committed before this start.

@@ -32,6 +32,11 @@ impl Lake {
         Ok(TableCommit { tables: self.inner.tables.lock().await, table: table.clone() })
     }
 
+    /// As [`Lake::begin`], for no table in particular.
+    pub(crate) async fn begin_any(&self) -> Result<TableCommit<'_>, SinkError> {
+        self.begin(&super::record::table_name()).await
+    }
+
     /// All tables and where they point.
     pub(crate) async fn pointers(&self) -> Result<Vec<(TableName, String)>, SinkError> {
         self.inner.catalog.lock().await.pointers().await

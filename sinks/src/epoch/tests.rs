@@ -1,5 +1,6 @@
 //! Epochs against a model, faults at every step, fencing, and other people's readers.
 
+mod crashes;
 mod faults;
 mod history;
 mod maintenance;

@@ -11,6 +11,7 @@ use iceberg::io::FileIO;
 
 use crate::epoch::Lake;
 use crate::error::SinkError;
+use crate::failpoint;
 use crate::producer::{TableState, read_list};
 use crate::storage::{TableName, local_path};
 
@@ -33,6 +34,7 @@ impl Lake {
         let orphans: Vec<(PathBuf, u64)> = candidates.into_iter().filter(|(path, _)| !reached.contains(path)).collect();
         let (mut count, mut bytes) = (0, 0);
         for (path, size) in orphans {
+            failpoint::reach("orphan");
             match std::fs::remove_file(&path) {
                 Ok(()) => (count, bytes) = (count + 1, bytes + size),
                 Err(error) => tracing::warn!(path = %path.display(), %error, "a file that nobody reaches stays behind"),
@@ -41,6 +43,70 @@ impl Lake {
         drop(commit);
         Ok((count, bytes))
     }
+}
+
+impl Lake {
+    /// Deletes folders of tables that a killed process was making: no table is there, and no epoch ever showed the snapshot in them. How many,
+    /// and their bytes.
+    pub(super) async fn remove_abandoned(&self, age: Duration) -> Result<(usize, u64), SinkError> {
+        let warehouse = self.warehouse_path().to_path_buf();
+        let folders = tokio::task::spawn_blocking(move || table_folders(&warehouse)).await;
+        let folders = folders.map_err(|e| SinkError::Thread(e.to_string()))??;
+        let commit = self.begin_any().await?;
+        let used: HashSet<PathBuf> =
+            self.pointers().await?.iter().filter_map(|(_, location)| Some(table_folder(location)?.to_path_buf())).collect();
+        let (mut count, mut bytes) = (0, 0);
+        for folder in folders.into_iter().filter(|folder| !used.contains(folder)) {
+            let old = old_files(&folder, age)?;
+            // all of its files, or somebody is at work
+            if old.len() != old_files(&folder, Duration::ZERO)?.len() || self.was_shown(&folder).await? {
+                continue;
+            }
+            match std::fs::remove_dir_all(&folder) {
+                Ok(()) => (count, bytes) = (count + old.len(), bytes + old.iter().map(|(_, size)| size).sum::<u64>()),
+                Err(error) => tracing::warn!(folder = %folder.display(), %error, "a table that never was stays behind"),
+            }
+        }
+        drop(commit);
+        Ok((count, bytes))
+    }
+
+    /// Whether some epoch showed what is in a folder. If in doubt, yes.
+    async fn was_shown(&self, folder: &Path) -> Result<bool, SinkError> {
+        let metadata = folder.join("metadata");
+        let names = std::fs::read_dir(&metadata).map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>());
+        let mut snapshots = Vec::new();
+        for path in names.unwrap_or_default().iter().filter(|path| path.to_string_lossy().ends_with(".metadata.json")) {
+            let location = format!("file://{}", path.display());
+            // one that was not written to its end was not shown
+            let Ok(read) = iceberg::spec::TableMetadata::read_from(self.io(), &location).await else { continue };
+            match (read.properties().contains_key(crate::producer::EPOCH_KEY), read.current_snapshot_id()) {
+                (true, Some(snapshot)) => snapshots.push(snapshot),
+                _ => return Ok(true),
+            }
+        }
+        Ok(self.epochs(usize::MAX).await?.iter().any(|epoch| epoch.tables.values().any(|shown| snapshots.contains(shown))))
+    }
+}
+
+/// The folder of a table: the one above its metadata.
+fn table_folder(metadata: &str) -> Option<PathBuf> {
+    Some(local_path(metadata).parent()?.parent()?.to_path_buf())
+}
+
+/// Folders that look like tables': namespace, name.
+fn table_folders(warehouse: &Path) -> Result<Vec<PathBuf>, SinkError> {
+    let below = |folder: &Path| -> Result<Vec<PathBuf>, SinkError> {
+        let entries = std::fs::read_dir(folder).map_err(SinkError::file("list the folder", folder))?;
+        Ok(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
+    };
+    let mut tables = Vec::new();
+    for namespace in below(warehouse)? {
+        tables.extend(
+            below(&namespace)?.into_iter().filter(|table| table.join("data").is_dir() || table.join("metadata").is_dir()),
+        );
+    }
+    Ok(tables)
 }
 
 /// Files of a table's folder that have not changed for that long, with their bytes.

@@ -9,6 +9,7 @@ use iceberg::Result;
 use iceberg::io::{FileIO, OutputFile};
 
 use super::expiry;
+use crate::failpoint;
 use crate::storage::local_path;
 
 /// See the module.
@@ -25,6 +26,7 @@ impl Attempt {
     /// A new file.
     pub(crate) fn output(&self, path: &str) -> Result<OutputFile> {
         self.note(path);
+        failpoint::reach("file");
         self.io.new_output(path)
     }
 

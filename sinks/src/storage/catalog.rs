@@ -11,6 +11,7 @@ use sqlx::{Connection, Row};
 
 use crate::epoch::EpochRecord;
 use crate::error::SinkError;
+use crate::failpoint;
 use crate::storage::{CATALOG_NAME, TableName};
 
 /// How long a statement waits for another program's lock. Our own transactions hold theirs for milliseconds.
@@ -196,6 +197,7 @@ impl Catalog {
     /// [`SinkError::Unknown`]: the last step's answer got lost.
     pub(crate) async fn flip(&mut self, record: &EpochRecord, pointers: &[Pointer]) -> Result<Flip, SinkError> {
         let error = fault("commit the epoch", &self.path);
+        failpoint::reach("catalog-begin");
         let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await.map_err(&error)?;
         check_token(&mut tx, &record.token, &error).await?;
         let newest = sqlx::query("SELECT epoch, timestamp, token FROM livelake_epochs ORDER BY epoch DESC LIMIT 1")
@@ -212,6 +214,7 @@ impl Catalog {
             }
         }
         move_all(&mut tx, pointers, &error).await?;
+        failpoint::reach("catalog-moved");
         sqlx::query(
             "INSERT INTO livelake_epochs (epoch, timestamp, committed_at, positions, token, tables, rows) VALUES (?, ?, ?, ?, ?, ?, ?)",
         )
@@ -230,10 +233,10 @@ impl Catalog {
             .execute(&mut *tx)
             .await
             .map_err(&error)?;
-        match tx.commit().await {
-            Ok(()) => Ok(Flip::Done),
-            Err(source) => Err(SinkError::Unknown { epoch: record.number, source }),
-        }
+        failpoint::reach("catalog-commit");
+        tx.commit().await.map_err(|source| SinkError::Unknown { epoch: record.number, source })?;
+        failpoint::reach("committed");
+        Ok(Flip::Done)
     }
 
     /// Moves pointers without an epoch, or does nothing at all.
@@ -242,10 +245,14 @@ impl Catalog {
     /// As [`Catalog::flip`].
     pub(crate) async fn move_pointers(&mut self, token: &str, pointers: &[Pointer]) -> Result<(), SinkError> {
         let error = fault("commit the tables", &self.path);
+        failpoint::reach("maintenance-begin");
         let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await.map_err(&error)?;
         check_token(&mut tx, token, &error).await?;
         move_all(&mut tx, pointers, &error).await?;
-        tx.commit().await.map_err(|source| SinkError::UnknownFiles { source })
+        failpoint::reach("maintenance-commit");
+        tx.commit().await.map_err(|source| SinkError::UnknownFiles { source })?;
+        failpoint::reach("maintenance-committed");
+        Ok(())
     }
 }
 

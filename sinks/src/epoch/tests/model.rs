@@ -95,7 +95,7 @@ async fn tables_equal_the_model_by_hour() {
 }
 
 /// After many epochs nothing is left of snapshots that were forgotten, and nothing that retained ones need is gone.
-async fn everything_is_reachable(lake: &Lake) {
+pub(super) async fn everything_is_reachable(lake: &Lake) {
     lake.settle().await;
     let mut reached = std::collections::BTreeSet::new();
     let io = &lake.inner.io;

@@ -24,7 +24,9 @@ fn python() -> Option<PathBuf> {
 
 /// Twelve epochs with inserts, retractions, an expiry, a changed schema; the tables as they are then.
 async fn written(folder: &Path) -> (Lake, Contents) {
-    let lake = Lake::open(&options(folder)).await.unwrap();
+    // files that lose rows get delete files, as large ones do
+    let files = FileRules { thinned_from_bytes: 0, most_gone: 0.6, ..FileRules::default() };
+    let lake = Lake::open(&LakeOptions { files, ..options(folder) }).await.unwrap();
     let mut before = Contents::new();
     let parts = [
         ("r.whole", ""),
@@ -42,6 +44,10 @@ async fn written(folder: &Path) -> (Lake, Contents) {
         tables.push(change("r.log", "day(seen_at)", SinkMode::Changelog, changes));
         lake.commit(&epoch(number.unsigned_abs()), tables, &[], Arc::new(Rows(after.clone()))).await.unwrap();
         before = after;
+    }
+    for (table, _) in parts {
+        let state = lake.state(&TableName::parse(table)).await.unwrap();
+        assert!(state.live().any(|(_, file)| state.deletes.count(&file.path) > 0), "{table} has delete files");
     }
     (lake, before)
 }

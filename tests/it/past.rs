@@ -1,0 +1,86 @@
+//! What a user does with a lake's past: look at an epoch, list epochs, maintain the tables, go back.
+
+use serde_json::json;
+
+use crate::process::LakeDir;
+
+const LAKE: &str = "
+CREATE TABLE shop.items (id BIGINT PRIMARY KEY, shelf TEXT, price DECIMAL(10, 2));
+CREATE MATERIALIZED VIEW shop.shelves AS SELECT shelf, count(*) AS items, sum(price) AS price FROM shop.items GROUP BY shelf;
+CREATE MATERIALIZED VIEW shop.unkept AS SELECT count(*) AS items FROM shop.items;
+CREATE SINK sinks.items FROM shop.items WITH (connector = 'iceberg', table = 'shop.items');
+CREATE SINK sinks.shelves FROM shop.shelves WITH (connector = 'iceberg', table = 'shop.shelves');
+";
+
+#[test]
+fn a_lake_is_looked_at_and_taken_back_by_epochs() {
+    let lake = LakeDir::new(&[("10_lake.sql", LAKE)]);
+    // memory reaches back a millisecond only, so that what is older comes from snapshots
+    let settings = ["engine.retention=1ms", "maintenance.interval=0s"];
+    let running = lake.start(&settings);
+    running.rows("INSERT INTO shop.items VALUES (1, 'a', 1.50), (2, 'a', 2.00), (3, 'b', 4.25)");
+    let first = running.epoch();
+    running.rows("UPDATE shop.items SET shelf = 'b', price = 9.00 WHERE id = 1");
+    let second = running.epoch();
+    running.rows("DELETE FROM shop.items WHERE shelf = 'b'");
+    let third = running.epoch();
+    assert!(first < second && second < third);
+    running.rows("FLUSH");
+
+    let shelves = |as_of: &str| running.rows(&format!("SELECT shelf, items, price FROM shop.shelves ORDER BY shelf {as_of}"));
+    let one = json!([{"shelf": "a", "items": 2, "price": "3.50"}, {"shelf": "b", "items": 1, "price": "4.25"}]);
+    let two = json!([{"shelf": "a", "items": 1, "price": "2.00"}, {"shelf": "b", "items": 2, "price": "13.25"}]);
+    let three = json!([{"shelf": "a", "items": 1, "price": "2.00"}]);
+    assert_eq!(shelves(&format!("AS OF EPOCH {first}")), one);
+    assert_eq!(shelves(&format!("AS OF EPOCH {second}")), two);
+    assert_eq!(shelves(&format!("AS OF EPOCH {third}")), three);
+    assert_eq!(shelves(""), three);
+    // relations of one query are all of one epoch, and a key is sought there too
+    let joined = "SELECT i.id, s.items FROM shop.items i JOIN shop.shelves s USING (shelf) WHERE i.id = 1";
+    assert_eq!(running.rows(&format!("{joined} AS OF EPOCH {first}")), json!([{"id": 1, "items": 2}]));
+    assert_eq!(running.rows(&format!("{joined} AS OF EPOCH {second}")), json!([{"id": 1, "items": 2}]));
+    assert_eq!(running.rows(&format!("{joined} AS OF EPOCH {third}")), json!([]));
+    // a time is answered as of the epoch at or before it
+    let of = |epoch: u64| {
+        let epochs = running.get("/api/v1/epochs");
+        let found = epochs["data"].as_array().unwrap().iter().find(|found| found["epoch"] == epoch).unwrap().clone();
+        found["as_of"].as_u64().unwrap()
+    };
+    assert_eq!(shelves(&format!("AS OF {}", of(second) - 1)), one);
+    assert_eq!(shelves(&format!("AS OF {}", of(second))), two);
+    let refused = |sql: &str| running.ask(sql)["message"].as_str().unwrap().to_owned();
+    assert!(refused("SELECT * FROM shop.items AS OF EPOCH 99").contains("there is no epoch 99"));
+    assert!(refused("SELECT * FROM shop.items AS OF 1").contains("no epoch at or before 1"));
+    let unkept = refused(&format!("SELECT * FROM shop.unkept AS OF EPOCH {first}"));
+    assert!(unkept.contains("shop.unkept") && unkept.contains("CREATE SINK"), "{unkept}");
+
+    let epochs = running.rows("SHOW EPOCHS");
+    let of_second = |row: &&serde_json::Value| row["epoch"] == second && row["table"] == "shop.items";
+    let row = epochs.as_array().unwrap().iter().find(of_second).unwrap();
+    assert_eq!((&row["rows_added"], &row["rows_removed"]), (&json!(1), &json!(1)));
+    let done = running.rows("VACUUM");
+    assert!(done.as_array().unwrap().iter().any(|row| row["files_rewritten"].as_u64() > Some(1)), "{done}");
+    assert_eq!(shelves(""), three);
+    assert_eq!(shelves(&format!("AS OF EPOCH {second}")), two);
+    assert!(refused("VACUUM shop.nothing").contains("no table shop.nothing"));
+    assert_eq!(running.terminate(), Some(0));
+
+    let listed = lake.expect(&["epochs", "--format", "csv"]);
+    assert!(listed.lines().any(|line| line.starts_with(&format!("{second},")) && line.ends_with("shop.items,1,1")), "{listed}");
+    let said = lake.refused(&["restore", "--epoch", "99"], 1);
+    assert!(said.contains("no epoch 99"), "{said}");
+    let said = lake.expect(&["restore", "--epoch", &second.to_string()]);
+    assert!(said.contains(&format!("shop.items: 3 rows, as at epoch {second} (it had 1)")), "{said}");
+    lake.expect(&["maintain", "--orphans-after", "0s"]);
+
+    let running = lake.start(&settings);
+    let shelves = |as_of: &str| running.rows(&format!("SELECT shelf, items, price FROM shop.shelves ORDER BY shelf {as_of}"));
+    assert_eq!(shelves(""), two);
+    running.rows("INSERT INTO shop.items VALUES (7, 'c', 1.00)");
+    running.rows("FLUSH");
+    assert_eq!(shelves(&format!("AS OF EPOCH {third}")), three, "what was left can be looked at still");
+    assert_eq!(running.rows("SELECT count(*) AS n FROM shop.items"), json!([{"n": 4}]));
+    let said = lake.refused(&["maintain"], 1);
+    assert!(said.contains("is being written by"), "{said}");
+    assert_eq!(running.terminate(), Some(0));
+}
