@@ -25,7 +25,7 @@ use livelake_dataflow::handle::{EngineHandle, SubscriptionId, panic_words};
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::{SubscriptionEvent, Timestamp};
 use livelake_sinks::mode::{OP_COLUMN, RETRACTED};
-use livelake_sinks::{Epoch, SinkMode, TableChange};
+use livelake_sinks::{Epoch, SinkMode, TableChange, TableDrop, TableOutlook};
 use tokio::sync::{Notify, mpsc};
 
 use crate::clock::{AllPositions, Clock, Cut};
@@ -69,6 +69,8 @@ struct Outlet {
     compare: bool,
     /// The table is known to be there.
     made: bool,
+    /// Its columns or partitions are not the table's, so it is part of the next epoch whether rows change or not.
+    reshaped: bool,
     /// Changes do not add up to the relation's rows, so the table gets all of them each time it changes: see [`Driver::send`].
     replaces: bool,
     /// When a cut last took its changes, for tables that are not part of every epoch.
@@ -118,6 +120,10 @@ struct Driver {
     next_epoch: u64,
     /// An epoch that was made and is not known to be there.
     pending: Option<Pending>,
+    /// The tables that are there were compared with what is defined.
+    looked: bool,
+    /// Tables that go with the next epoch.
+    drops: Vec<TableDrop>,
 }
 
 impl SinkDriver {
@@ -152,6 +158,8 @@ impl SinkDriver {
             begin,
             next_epoch,
             pending: None,
+            looked: false,
+            drops: Vec::new(),
         };
         for plan in plans {
             let same = plan.hydrates && hydrated.contains(&plan.relation);
@@ -204,6 +212,7 @@ impl Driver {
         self.outlets.push(Outlet {
             compare,
             made: false,
+            reshaped: false,
             replaces: false,
             plan,
             inbox,
@@ -273,10 +282,32 @@ impl Driver {
         Ok(self.send().await?.or(earlier))
     }
 
+    /// Finds out which tables changed their shape while the lake was down, and which nothing writes any more: those of views leave the catalog
+    /// with the next epoch (their files stay), those of sources and tables stay as they are.
+    async fn look(&mut self) -> Result<(), LakeError> {
+        let wanted: Vec<_> = self.outlets.iter().map(|outlet| outlet.plan.wanted()).collect();
+        for outlook in self.store.tables.outlook(&wanted).await.map_err(internal)? {
+            tracing::info!("{outlook}");
+            match outlook {
+                TableOutlook::Changed { table, .. } => {
+                    self.outlets.iter_mut().filter(|outlet| outlet.plan.table == table).for_each(|outlet| outlet.reshaped = true);
+                }
+                TableOutlook::Left { table, derived: true } => self.drops.push(TableDrop { table, purge: false }),
+                TableOutlook::Left { table, .. } => tracing::warn!(%table, "holds what was read, so it stays: drop it by hand"),
+                TableOutlook::Made(_) | TableOutlook::Refused(..) => {}
+            }
+        }
+        self.looked = true;
+        Ok(())
+    }
+
     /// Makes an epoch of a new cut; nothing if nothing changed. `all`: tables that are not due go with it too.
     async fn cut(&mut self, all: bool) -> Result<(), LakeError> {
         let (time, positions) = self.clock.send(Cut).await.map_err(internal)?;
         self.wait_for(time).await?;
+        if !self.looked {
+            self.look().await?;
+        }
         if self.outlets.iter().any(|outlet| !outlet.made) {
             let existing = self.store.tables.tables().await.map_err(internal)?;
             for outlet in &mut self.outlets {
@@ -305,7 +336,7 @@ impl Driver {
                 continue;
             }
             outlet.taken = Some(Instant::now());
-            if !outlet.carried.is_empty() || !outlet.made {
+            if !outlet.carried.is_empty() || !outlet.made || outlet.reshaped {
                 changes.push(TableChange {
                     table: outlet.plan.table.clone(),
                     relation: outlet.plan.relation,
@@ -315,16 +346,18 @@ impl Driver {
                     changes: outlet.carried.clone(),
                     replace: outlet.replaces,
                     key: outlet.plan.key.clone(),
+                    derived: outlet.plan.derived,
                     comment: None,
                 });
             }
         }
-        if changes.is_empty() && positions == self.last_positions {
+        let drops = self.drops.clone();
+        if changes.is_empty() && drops.is_empty() && positions == self.last_positions {
             return Ok(());
         }
         let epoch =
             Epoch { number: self.next_epoch, timestamp: time, positions: serde_json::to_value(&positions).map_err(internal)? };
-        self.pending = Some(Pending { epoch, positions, changes });
+        self.pending = Some(Pending { epoch, positions, changes, drops });
         Ok(())
     }
 }
@@ -444,6 +477,7 @@ impl Handler<ChangeSinks> for SinkDriver {
             let mut driver = state.lock().await;
             match change {
                 ChangeSinks::Add(plan) => {
+                    driver.drops.retain(|drop| drop.table != plan.table);
                     driver.add(plan, false)?;
                     // a table of that name may be there from an earlier time
                     if let Some(outlet) = driver.outlets.last_mut() {
@@ -456,6 +490,10 @@ impl Handler<ChangeSinks> for SinkDriver {
                     Ok(())
                 }
                 ChangeSinks::RemoveTable(table) => {
+                    let gone =
+                        driver.outlets.iter().filter(|outlet| outlet.plan.table.to_string() == table && outlet.plan.derived);
+                    let gone: Vec<_> = gone.map(|outlet| TableDrop { table: outlet.plan.table.clone(), purge: false }).collect();
+                    driver.drops.extend(gone);
                     driver.remove(|outlet| outlet.plan.table.to_string() == table);
                     Ok(())
                 }

@@ -10,6 +10,7 @@
 //! `livelake.positions`). Tables that did not change get no snapshot.
 
 mod history;
+pub(crate) mod outlook;
 mod record;
 mod restore;
 mod table_commit;
@@ -36,6 +37,7 @@ use crate::storage::catalog::{Catalog, Flip, Pointer};
 use crate::storage::fence::Fence;
 use crate::storage::{Storage, TableName, local_path};
 
+pub use outlook::{TableOutlook, WantedTable};
 pub use record::{CommitReport, Epoch, EpochRecord, RowCounts, TableInfo, TableReport};
 
 /// Tables that are written at the same time: most of the time goes by waiting for the disk.

@@ -45,7 +45,7 @@ mod seek;
 pub mod storage;
 
 pub use compaction::FileRules;
-pub use epoch::{CommitReport, Epoch, EpochRecord, Lake, LakeOptions, RowCounts};
+pub use epoch::{CommitReport, Epoch, EpochRecord, Lake, LakeOptions, RowCounts, TableOutlook, WantedTable};
 pub use error::SinkError;
 pub use maintenance::{MaintainOptions, TableMaintenance};
 pub use mode::{RowReader, SinkMode, TableChange, TableDrop};

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::compaction::FileRules;
 use crate::epoch::RowCounts;
+use crate::epoch::outlook::parts;
 use crate::error::SinkError;
 use crate::partition::PartitionBy;
 use crate::producer::attempt::Attempt;
@@ -64,7 +65,8 @@ pub struct TableChange {
     /// The relation behind it, for [`RowReader::read`].
     pub relation: RelationId,
     /// The relation's columns. A field's metadata [`crate::schema::COMMENT_KEY`] becomes the column's comment. Differs it from
-    /// the table's, the table's columns are changed along.
+    /// the table's, the table's columns are changed along; `changes` are then what is different from the rows that the table has in these
+    /// columns, with NULL in new ones. (A type that the old one cannot be read as: all rows are written anew.)
     pub schema: SchemaRef,
     /// How the table is divided.
     pub partition_by: PartitionBy,
@@ -78,6 +80,8 @@ pub struct TableChange {
     pub replace: bool,
     /// Which of the relation's columns tell its rows apart: what rows that went are found by. Empty: the whole row does.
     pub key: Vec<usize>,
+    /// Whether the relation can be had again from others (a view): noted in the table, for the day that nothing writes it any more.
+    pub derived: bool,
     /// The table's comment, set when it is made.
     pub comment: Option<String>,
 }
@@ -137,7 +141,7 @@ pub(crate) async fn write_table(
         None => {
             notes(&wanted).iter().for_each(|note| tracing::warn!(table = %table, "{note}"));
             let location = context.storage.new_location(table);
-            let made = TableState::create(table, location, shape.schema, spec, change.comment.as_deref()).map_err(failed())?;
+            let made = TableState::create(table, location, shape.schema, spec, change).map_err(failed())?;
             (Arc::new(made), None, None)
         }
         Some(state) => {
@@ -145,16 +149,14 @@ pub(crate) async fn write_table(
                 let reason = "it is there already and was not made by livelake: drop it, or give the sink another table".into();
                 return Err(SinkError::Rows { table: table.clone(), reason });
             }
-            let fields = |s: &[iceberg::spec::UnboundPartitionField]| -> Vec<_> {
-                s.iter().map(|f| (f.source_id, f.transform, f.name.clone())).collect()
-            };
             let current = state.metadata.default_partition_spec().as_ref().clone().into_unbound();
-            let moved = fields(current.fields()) != fields(spec.fields());
+            let moved = parts(current.fields()) != parts(spec.fields());
             (state, shape.changed.then_some(shape.schema), moved.then_some(spec))
         }
     };
     let is_new = base.location.is_empty();
-    let mut replace = change.replace || (!is_new && (schema.is_some() || spec.is_some() || base.is_foreign()));
+    // Columns that come, go or get wider leave the files as they are: rows that are there read as NULL in new ones.
+    let mut replace = change.replace || (!is_new && (shape.incompatible.is_some() || spec.is_some() || base.is_foreign()));
     if change.mode != SinkMode::Snapshot {
         if let Some(column) = shape.incompatible.filter(|_| !is_new) {
             let reason = "its type changed to one that earlier files cannot be read as: give the sink another table".into();
@@ -248,7 +250,7 @@ pub const INSERTED: &str = "+I";
 pub const RETRACTED: &str = "-D";
 
 /// A changelog table's columns.
-fn changelog_schema(table: &str, schema: &SchemaRef) -> Result<SchemaRef, SinkError> {
+pub(crate) fn changelog_schema(table: &str, schema: &SchemaRef) -> Result<SchemaRef, SinkError> {
     let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
     for name in [OP_COLUMN, "_timestamp"] {
         if schema.field_with_name(name).is_ok() {

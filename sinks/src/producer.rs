@@ -29,6 +29,7 @@ use self::expiry::Keep;
 use self::turnover::Settled;
 use crate::epoch::RowCounts;
 use crate::failpoint;
+use crate::mode::TableChange;
 use crate::storage::{TableName, local_path};
 
 /// Metadata files that a table's log remembers; older ones are deleted. A reader that pinned one has this many epochs of time.
@@ -36,6 +37,9 @@ const PREVIOUS_VERSIONS: usize = 20;
 
 /// Prefix of our keys in snapshot summaries and table properties.
 pub(crate) const EPOCH_KEY: &str = "livelake.epoch";
+
+/// Property that says what the relation behind a table is: `view` or `base` (a source or table).
+pub(crate) const KIND_KEY: &str = "livelake.kind";
 
 /// A data or delete file that the table's newest snapshot has.
 #[derive(Clone, Debug)]
@@ -80,15 +84,16 @@ impl TableState {
         location: String,
         schema: Schema,
         spec: UnboundPartitionSpec,
-        comment: Option<&str>,
+        change: &TableChange,
     ) -> Result<TableState> {
         let mut properties = HashMap::from([
             ("write.metadata.previous-versions-max".to_string(), PREVIOUS_VERSIONS.to_string()),
             ("write.parquet.compression-codec".to_string(), "zstd".to_string()),
+            (KIND_KEY.to_string(), if change.derived { "view" } else { "base" }.to_string()),
             ("created-by".to_string(), concat!("livelake ", env!("CARGO_PKG_VERSION")).to_string()),
         ]);
-        if let Some(comment) = comment {
-            properties.insert("comment".into(), comment.into());
+        if let Some(comment) = &change.comment {
+            properties.insert("comment".into(), comment.clone());
         }
         let creation = TableCreation::builder()
             .name(name.name.clone())

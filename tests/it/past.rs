@@ -28,9 +28,9 @@ fn a_lake_is_looked_at_and_taken_back_by_epochs() {
     running.rows("FLUSH");
 
     let shelves = |as_of: &str| running.rows(&format!("SELECT shelf, items, price FROM shop.shelves ORDER BY shelf {as_of}"));
-    let one = json!([{"shelf": "a", "items": 2, "price": "3.50"}, {"shelf": "b", "items": 1, "price": "4.25"}]);
-    let two = json!([{"shelf": "a", "items": 1, "price": "2.00"}, {"shelf": "b", "items": 2, "price": "13.25"}]);
-    let three = json!([{"shelf": "a", "items": 1, "price": "2.00"}]);
+    let one = json!([{"shelf": "a", "items": 2, "price": 3.5}, {"shelf": "b", "items": 1, "price": 4.25}]);
+    let two = json!([{"shelf": "a", "items": 1, "price": 2.0}, {"shelf": "b", "items": 2, "price": 13.25}]);
+    let three = json!([{"shelf": "a", "items": 1, "price": 2.0}]);
     assert_eq!(shelves(&format!("AS OF EPOCH {first}")), one);
     assert_eq!(shelves(&format!("AS OF EPOCH {second}")), two);
     assert_eq!(shelves(&format!("AS OF EPOCH {third}")), three);

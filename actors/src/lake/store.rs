@@ -17,14 +17,15 @@ use livelake_queries::statement::RelationKind;
 use livelake_queries::{SqlError, SqlErrorKind};
 use livelake_sinks::{
     CommitReport, Epoch, EpochRecord, Lake as Tables, LakeOptions, PartitionBy, RowReader, SinkError, SinkMode, TableChange,
-    TableName,
+    TableDrop, TableName, WantedTable,
 };
 
 use crate::clock::AllPositions;
 use crate::config::Config;
-use crate::lake::Definitions;
 use crate::lake::connect::{Connection, ReadMode};
 use crate::lake::failure::internal;
+use crate::lake::folder::LakeFolder;
+use crate::lake::{Definitions, RunOptions, stored_columns};
 use crate::service::{EpochStatus, LakeError};
 
 /// The namespace of base relations that have no sink of their own.
@@ -49,6 +50,20 @@ pub struct SinkPlan {
     pub every: Option<Duration>,
     /// Which of the columns are the relation's key; empty: the whole row is.
     pub key: Vec<usize>,
+    /// Whether it can be had again from other relations: a view's.
+    pub derived: bool,
+}
+
+impl SinkPlan {
+    /// The table as it is defined.
+    pub(crate) fn wanted(&self) -> WantedTable {
+        WantedTable {
+            table: self.table.clone(),
+            schema: Arc::clone(&self.schema),
+            partition_by: self.partition_by.clone(),
+            mode: self.mode,
+        }
+    }
 }
 
 /// Where a relation's key is among some of its columns; empty if a part of it is not there.
@@ -64,8 +79,13 @@ pub trait EpochWriter: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why it is not known to be there.
-    async fn commit(&self, epoch: &Epoch, changes: Vec<TableChange>, rows: Arc<dyn RowReader>)
-    -> Result<CommitReport, SinkError>;
+    async fn commit(
+        &self,
+        epoch: &Epoch,
+        changes: Vec<TableChange>,
+        drops: &[TableDrop],
+        rows: Arc<dyn RowReader>,
+    ) -> Result<CommitReport, SinkError>;
 }
 
 #[async_trait]
@@ -74,9 +94,10 @@ impl EpochWriter for Tables {
         &self,
         epoch: &Epoch,
         changes: Vec<TableChange>,
+        drops: &[TableDrop],
         rows: Arc<dyn RowReader>,
     ) -> Result<CommitReport, SinkError> {
-        Tables::commit(self, epoch, changes, &[], rows).await
+        Tables::commit(self, epoch, changes, drops, rows).await
     }
 }
 
@@ -166,7 +187,8 @@ pub fn sink_plans(
         // every epoch says how far the sources were read, so a table that stays behind cannot be what a start goes on from
         let hydrates = relation.is_base() && complete && first && whole(relation) && every.is_none();
         let key = key_within(relation, &schema);
-        plans.push(SinkPlan { table, relation: *from, schema, partition_by, mode, hydrates, every, key });
+        let derived = !relation.is_base();
+        plans.push(SinkPlan { table, relation: *from, schema, partition_by, mode, hydrates, every, key, derived });
     }
     for relation in catalog.iter().filter(|relation| relation.is_base()) {
         let hydrated = |id: RelationId| plans.iter().any(|plan| plan.hydrates && plan.relation == id);
@@ -194,6 +216,7 @@ pub fn sink_plans(
                 mode: SinkMode::Snapshot,
                 hydrates: true,
                 every: None,
+                derived: false,
             });
         }
     }
@@ -236,6 +259,17 @@ pub(super) fn check_intervals(plans: &[SinkPlan], interval: Duration) -> Result<
             hint: Some("leave every out, or make epochs.interval shorter".to_owned()),
         }),
     }
+}
+
+/// All tables that a folder's lake writes when it runs.
+///
+/// # Errors
+/// An option that makes no sense.
+pub fn wanted_tables(folder: &LakeFolder) -> Result<Vec<WantedTable>, SqlError> {
+    let options = RunOptions { once: false, asked_for: Vec::new() };
+    let definitions =
+        Definitions { catalog: Arc::new(folder.catalog.clone()), stored: stored_columns(&folder.catalog, &options) };
+    Ok(all_sinks(&definitions, &folder.path)?.iter().map(SinkPlan::wanted).collect())
 }
 
 /// All tables that a running lake writes.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use livelake_dataflow::handle::EngineHandle;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::{PeekRequest, Timestamp};
-use livelake_sinks::{CommitReport, Epoch, RowReader, SinkError, SinkMode, TableChange};
+use livelake_sinks::{CommitReport, Epoch, RowReader, SinkError, SinkMode, TableChange, TableDrop};
 use tokio::sync::mpsc;
 
 use super::{Driver, EPOCHS_KEPT};
@@ -22,6 +22,7 @@ pub(super) struct Pending {
     pub(super) epoch: Epoch,
     pub(super) positions: AllPositions,
     pub(super) changes: Vec<TableChange>,
+    pub(super) drops: Vec<TableDrop>,
 }
 
 impl Driver {
@@ -32,7 +33,7 @@ impl Driver {
             let Some(pending) = &mut self.pending else { return Ok(None) };
             let columns = pending.changes.iter().map(|change| (change.relation, change.schema.fields().len())).collect();
             let rows = Arc::new(EngineRows { engine: self.engine.clone(), columns });
-            let error = match self.writer.commit(&pending.epoch, pending.changes.clone(), rows).await {
+            let error = match self.writer.commit(&pending.epoch, pending.changes.clone(), &pending.drops, rows).await {
                 Ok(report) => break report,
                 Err(error) => error,
             };
@@ -68,8 +69,10 @@ impl Driver {
             if pending.changes.iter().any(|change| change.table == outlet.plan.table) {
                 outlet.carried.clear();
                 outlet.made = true;
+                outlet.reshaped = false;
             }
         }
+        self.drops.retain(|drop| pending.drops.iter().all(|done| done.table != drop.table));
         let status = EpochStatus { epoch: pending.epoch.number, as_of: pending.epoch.timestamp, ..status };
         tracing::info!(
             epoch = status.epoch,

@@ -41,15 +41,16 @@ impl EpochWriter for Faulty {
         &self,
         epoch: &Epoch,
         changes: Vec<TableChange>,
+        drops: &[TableDrop],
         rows: Arc<dyn RowReader>,
     ) -> Result<CommitReport, SinkError> {
         let fault = self.faults.get(self.tries.fetch_add(1, Ordering::SeqCst));
         let path = std::path::PathBuf::from("/lake/warehouse");
         let outcome = match fault {
-            None => EpochWriter::commit(&self.tables, epoch, changes, rows).await,
+            None => EpochWriter::commit(&self.tables, epoch, changes, drops, rows).await,
             Some(Fault::DiskFull) => Err(SinkError::File { what: "write", path, source: std::io::Error::from_raw_os_error(28) }),
             Some(Fault::AnswerLost) => {
-                EpochWriter::commit(&self.tables, epoch, changes, rows).await.unwrap();
+                EpochWriter::commit(&self.tables, epoch, changes, drops, rows).await.unwrap();
                 let source = std::io::Error::other("the answer got lost");
                 Err(SinkError::File { what: "commit in", path, source })
             }

@@ -96,6 +96,7 @@ impl EpochRecord {
             changes: vec![(row, Int64Array::from(vec![1]))],
             replace: false,
             key: Vec::new(),
+            derived: false,
             comment: Some("the epochs of the lake: all tables at one moment each".into()),
         })
     }

@@ -11,7 +11,7 @@ use crate::compaction::FileRules;
 use crate::error::SinkError;
 use crate::maintenance::Seen;
 use crate::producer::expiry::Keep;
-use crate::producer::{EPOCH_KEY, Staged, TableState};
+use crate::producer::{EPOCH_KEY, KIND_KEY, Staged, TableState};
 use crate::storage::TableName;
 
 /// The right to commit, held until it is dropped: no epoch is committed meanwhile.
@@ -109,6 +109,9 @@ impl TableState {
     /// What the table says about its last epoch: goes on to a snapshot that does not change its rows.
     pub(crate) fn stamp(&self) -> BTreeMap<String, String> {
         let properties = self.metadata.properties().iter();
-        properties.filter(|(key, _)| key.starts_with("livelake.")).map(|(key, value)| (key.clone(), value.clone())).collect()
+        properties
+            .filter(|(key, _)| key.starts_with("livelake.") && *key != KIND_KEY)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 }

@@ -3,6 +3,7 @@
 mod crashes;
 mod faults;
 mod history;
+mod long;
 mod maintenance;
 mod model;
 mod readers;
@@ -106,6 +107,7 @@ pub(super) fn change(name: &str, partition_by: &str, mode: SinkMode, changes: Ve
         changes,
         replace: false,
         key: Vec::new(),
+        derived: name.ends_with("view"),
         comment: None,
     }
 }

@@ -165,12 +165,52 @@ async fn columns_and_partitions_change_along() {
     let wanted = batch(contents.iter()).project(&[3, 0]).unwrap();
     assert_eq!(rows_of(&lake, "m.t", &narrow).await, wanted);
 
+    // One column more, one wider: the files stay, and rows go by what they read as now.
+    let mut fields: Vec<_> = narrow.fields().iter().cloned().collect();
+    fields[0] = Arc::new(Field::new("amount", DataType::Decimal128(14, 2), true));
+    fields.push(Arc::new(Field::new("tip", DataType::Int64, true)));
+    let wide = Arc::new(Schema::new(fields));
+    let row = |id: i64, amount: i128, tip: Option<i64>| {
+        let amount = Decimal128Array::from_iter_values([amount]).with_precision_and_scale(14, 2).unwrap();
+        let columns: Vec<arrow::array::ArrayRef> =
+            vec![Arc::new(amount), Arc::new(Int64Array::from(vec![id])), Arc::new(Int64Array::from(vec![tip]))];
+        RecordBatch::try_new(Arc::clone(&wide), columns).unwrap()
+    };
+    let wanted = WantedTable {
+        table: TableName::parse("m.t"),
+        schema: Arc::clone(&wide),
+        partition_by: PartitionBy::parse("bucket(2, id)", &wide).unwrap(),
+        mode: SinkMode::Snapshot,
+    };
+    let told: Vec<_> = lake.outlook(std::slice::from_ref(&wanted)).await.unwrap().iter().map(ToString::to_string).collect();
+    let changes = "table m.t changes: amount decimal(12,2) → decimal(14,2), +tip long (rows that are there stay as they are)";
+    assert_eq!(told, [changes, "table m.log is written by nothing any more: it stays"]);
+    let before: Vec<_> = files_below(&lake.warehouse_path().join("m/t/data")).into_iter().collect();
+    let next = TableChange {
+        schema: Arc::clone(&wide),
+        partition_by: wanted.partition_by.clone(),
+        ..change("m.t", "", SinkMode::Snapshot, vec![(row(3, 9, Some(4)), Int64Array::from(vec![1]))])
+    };
+    lake.commit(&epoch(3), vec![next.clone()], &[], Arc::new(Rows::default())).await.unwrap();
+    assert!(before.iter().all(|path| path.exists()), "nothing is written anew");
+    assert_eq!(
+        rows_of(&lake, "m.t", &wide).await,
+        concat_batches(&wide, &[row(1, 5, None), row(2, 7, None), row(3, 9, Some(4))]).unwrap()
+    );
+    let changes = vec![(row(1, 5, None), Int64Array::from(vec![-1])), (row(1, 5, Some(8)), Int64Array::from(vec![1]))];
+    lake.commit(&epoch(4), vec![TableChange { changes, ..next }], &[], Arc::new(Rows::default())).await.unwrap();
+    assert_eq!(
+        rows_of(&lake, "m.t", &wide).await,
+        concat_batches(&wide, &[row(1, 5, Some(8)), row(2, 7, None), row(3, 9, Some(4))]).unwrap()
+    );
+    assert_eq!(lake.outlook(&[wanted]).await.unwrap().len(), 1);
+
     // An append table keeps what it has: the old rows have NULL in a new column.
     let mut fields: Vec<_> = schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new("tip", DataType::Float64, true)));
     log.schema = Arc::new(Schema::new(fields));
     log.changes.clear();
-    lake.commit(&epoch(3), vec![log.clone()], &[], Arc::new(Rows::default())).await.unwrap();
+    lake.commit(&epoch(5), vec![log.clone()], &[], Arc::new(Rows::default())).await.unwrap();
     let read = rows_of(&lake, "m.log", &log.schema).await;
     assert_eq!((read.num_rows(), read.column(4).null_count()), (2, 2));
 
@@ -178,6 +218,6 @@ async fn columns_and_partitions_change_along() {
     let mut fields: Vec<_> = schema().fields().iter().cloned().collect();
     fields[0] = Arc::new(Field::new("id", DataType::Utf8, true));
     log.schema = Arc::new(Schema::new(fields));
-    let said = lake.commit(&epoch(4), vec![log], &[], Arc::new(Rows::default())).await.unwrap_err().to_string();
+    let said = lake.commit(&epoch(6), vec![log], &[], Arc::new(Rows::default())).await.unwrap_err().to_string();
     assert!(said.contains("m.log") && said.contains("\"id\""), "{said}");
 }
