@@ -154,7 +154,10 @@ function showEpochs(epochs) {
     const row = element("tr");
     const tables = epoch.tables.map(([name]) => name);
     const names = element("td", tables.length > 3 ? `${tables.length} tables` : tables.join(", ") || "nothing changed");
-    names.title = epoch.tables.map(([name, snapshot]) => `${name}: ${snapshot}`).join("\n");
+    names.title = epoch.tables.map(([name, snapshot]) => {
+      const rows = (epoch.rows || {})[name];
+      return rows ? `${name}: +${count(number(rows.added))} -${count(number(rows.removed))} rows` : `${name}: snapshot ${snapshot}`;
+    }).join("\n");
     row.append(element("td", count(epoch.epoch), "num"), element("td", moment(epoch.as_of)), element("td", `${epoch.milliseconds} ms`, "num"), names);
     return row;
   }));
@@ -162,7 +165,12 @@ function showEpochs(epochs) {
 }
 
 function showHealth(health) {
-  const { status, problems } = health;
+  const { status, hydration } = health;
+  const problems = [...health.problems];
+  if (hydration) {
+    const left = hydration.seconds_left === null ? "" : `, about ${span(number(hydration.seconds_left) * 1e6)} left`;
+    problems.push(`reading tables back: ${count(number(hydration.rows))} of ${count(number(hydration.total))} rows${left}`);
+  }
   $("health").textContent = status;
   $("health").className = `badge ${status === "running" && !problems.length ? "good" : status === "failed" ? "bad" : "warn"}`;
   $("problems").hidden = !problems.length;

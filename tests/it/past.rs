@@ -84,3 +84,47 @@ fn a_lake_is_looked_at_and_taken_back_by_epochs() {
     assert!(said.contains("is being written by"), "{said}");
     assert_eq!(running.terminate(), Some(0));
 }
+
+#[test]
+fn a_changed_folder_changes_the_tables_in_one_epoch_and_check_tells_before() {
+    let lake = LakeDir::new(&[("10_lake.sql", LAKE)]);
+    let running = lake.start(&[]);
+    running.rows("INSERT INTO shop.items VALUES (1, 'a', 1.50), (2, 'b', 2.00)");
+    running.rows("FLUSH");
+    assert_eq!(running.terminate(), Some(0));
+    assert_eq!(lake.expect(&["check"]).lines().count(), 1, "nothing changes");
+    assert_eq!(lake.tables().keys().collect::<Vec<_>>(), ["shop.items", "shop.shelves"]);
+    let epochs = lake.epochs().len();
+
+    // a column more, a view's table less, one more; the base's own sink goes too
+    let changed = "
+        CREATE TABLE shop.items (id BIGINT PRIMARY KEY, shelf TEXT, price DECIMAL(10, 2), note TEXT);
+        CREATE MATERIALIZED VIEW shop.shelves AS SELECT shelf, count(*) AS items, sum(price) AS price FROM shop.items GROUP BY shelf;
+        CREATE MATERIALIZED VIEW shop.notes AS SELECT note, count(*) AS items FROM shop.items GROUP BY note;
+        CREATE SINK sinks.items FROM shop.items WITH (connector = 'iceberg', table = 'shop.items');
+        CREATE SINK sinks.notes FROM shop.notes WITH (connector = 'iceberg', table = 'shop.notes');";
+    std::fs::write(lake.path().join("10_lake.sql"), changed).unwrap();
+    let told = lake.expect(&["check"]);
+    let told: Vec<&str> = told.lines().skip(1).collect();
+    assert_eq!(
+        told,
+        [
+            "table shop.items changes: +note string (rows that are there stay as they are)",
+            "table shop.notes is made",
+            "table shop.shelves is written by nothing any more: it leaves the catalog, its files stay",
+        ]
+    );
+    let running = lake.start(&[]);
+    assert_eq!(
+        running.rows("SELECT id, note FROM shop.items ORDER BY id"),
+        json!([{"id": 1, "note": null}, {"id": 2, "note": null}])
+    );
+    running.next_epoch();
+    assert_eq!(running.terminate(), Some(0));
+    let tables = lake.tables();
+    assert_eq!(tables.keys().collect::<Vec<_>>(), ["shop.items", "shop.notes"]);
+    assert_eq!(tables["shop.items"], ["1|a|1.50|NULL", "2|b|2.00|NULL"]);
+    assert_eq!(tables["shop.notes"], ["NULL|2"]);
+    assert_eq!(lake.epochs().len(), epochs + 1, "all of it in one epoch");
+    assert_eq!(lake.expect(&["check"]).lines().count(), 1, "nothing changes any more");
+}

@@ -225,3 +225,67 @@ fn texts_and_places_of_statements() {
     let found: Vec<(&str, String)> = statements.iter().map(|s| (s.text.as_str(), s.position.to_string())).collect();
     assert_eq!(found, [("CREATE VIEW é AS SELECT 'é;é' AS x", "b.sql:2:1".to_string()), ("SELECT  2", "b.sql:4:3".to_string())]);
 }
+
+/// What statements are made of, whole and broken.
+const PIECES: [&str; 48] = [
+    "SELECT",
+    "FROM",
+    "WHERE",
+    "a",
+    "\"B c\"",
+    "'text",
+    "'it''s'",
+    "1",
+    "1.5e9",
+    "(",
+    ")",
+    ",",
+    ";",
+    "*",
+    "AS OF",
+    "EPOCH 3",
+    "AS OF EPOCH 3",
+    "CREATE",
+    "MATERIALIZED VIEW",
+    "SOURCE",
+    "SINK",
+    "TABLE",
+    "INDEX v ON",
+    "WITH",
+    "(connector = 'files'",
+    "SUBSCRIBE TO",
+    "ENVELOPE UPSERT (KEY (a))",
+    "COPY",
+    "TO STDOUT",
+    "FROM STDIN",
+    "SHOW EPOCHS LIMIT",
+    "VACUUM",
+    "VERIFY MATERIALIZED VIEW",
+    "EXPLAIN ANALYZE",
+    "$1",
+    "$$ body $$",
+    "--comment\n",
+    "/* open",
+    "*/",
+    "::",
+    "INTERVAL '1 day'",
+    "TUMBLE(a, b, INTERVAL '1 hour')",
+    "CREATE FUNCTION f(n BIGINT) RETURNS BIGINT LANGUAGE sql AS",
+    "é",
+    "\u{0}",
+    "=",
+    "ON CONFLICT (a) DO UPDATE SET",
+    "TRUNCATE",
+];
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_statements_or_errors(pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..25)) {
+        let text = pieces.join(" ");
+        if let Ok(statements) = parse_script(&text, Some("a.sql")) {
+            for statement in statements {
+                proptest::prop_assert!(parse_script(&statement.text, None).is_ok_and(|again| again.len() == 1), "{}", statement.text);
+            }
+        }
+    }
+}

@@ -115,18 +115,20 @@ impl Lake {
             );
             return Ok(Some(TableOutlook::Refused(wanted.table.clone(), why)));
         }
+        let mut rewritten = shape.incompatible.is_some();
         let mut differences = columns_changed(before, &shape.schema);
         let spec = wanted.partition_by.spec(&shape.schema);
         let spec = spec.map_err(|reason| SinkError::Rows { table: wanted.table.clone(), reason })?;
         let current = state.metadata.default_partition_spec().as_ref().clone().into_unbound();
         if parts(current.fields()) != parts(spec.fields()) {
+            rewritten = true;
             let text = |fields: &[UnboundPartitionField]| match fields.is_empty() {
                 true => "none".to_owned(),
                 false => fields.iter().map(|field| field.name.as_str()).collect::<Vec<_>>().join(", "),
             };
             differences.push(format!("partitions {} → {}", text(current.fields()), text(spec.fields())));
         }
-        let rewritten = wanted.mode == SinkMode::Snapshot;
+        let rewritten = rewritten && wanted.mode == SinkMode::Snapshot;
         let changed = TableOutlook::Changed { table: wanted.table.clone(), differences, rewritten };
         Ok(Some(changed)
             .filter(|changed| matches!(changed, TableOutlook::Changed { differences, .. } if !differences.is_empty())))

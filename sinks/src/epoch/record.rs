@@ -173,11 +173,13 @@ pub struct TableInfo {
 impl TableInfo {
     pub(crate) fn of(table: TableName, metadata_location: String, metadata: &TableMetadata) -> Result<TableInfo, SinkError> {
         let schema = file_schema(metadata.current_schema()).map_err(SinkError::table("read the columns", &table))?;
-        let total = |key: &str| metadata.current_snapshot()?.summary().additional_properties.get(key)?.parse().ok();
+        let total = |key: &str| metadata.current_snapshot()?.summary().additional_properties.get(key)?.parse::<u64>().ok();
+        // what a summary calls records are rows of data files, also those that are gone
+        let gone = total("total-position-deletes").unwrap_or(0);
         Ok(TableInfo {
             schema,
             epoch: metadata.properties().get(crate::producer::EPOCH_KEY).and_then(|e| e.parse().ok()),
-            rows: total("total-records"),
+            rows: total("total-records").map(|records| records.saturating_sub(gone)),
             bytes: total("total-files-size"),
             files: total("total-data-files"),
             comment: metadata.properties().get("comment").cloned(),

@@ -183,7 +183,7 @@ async fn columns_and_partitions_change_along() {
         mode: SinkMode::Snapshot,
     };
     let told: Vec<_> = lake.outlook(std::slice::from_ref(&wanted)).await.unwrap().iter().map(ToString::to_string).collect();
-    let changes = "table m.t changes: amount decimal(12,2) → decimal(14,2), +tip long (rows that are there stay as they are)";
+    let changes = "table m.t changes: amount decimal(12, 2) → decimal(14, 2), +tip long (rows that are there stay as they are)";
     assert_eq!(told, [changes, "table m.log is written by nothing any more: it stays"]);
     let before: Vec<_> = files_below(&lake.warehouse_path().join("m/t/data")).into_iter().collect();
     let next = TableChange {
