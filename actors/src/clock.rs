@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 use crate::feeder::Generation;
 use crate::sources::{Position, Positions};
 
+#[cfg(test)]
+mod tests;
 mod ticks;
 
 pub use ticks::ClosedTicks;
@@ -50,6 +52,13 @@ pub struct Clock {
     closed: ClosedTicks,
     timer_set: bool,
     memory: Arc<MemoryGuard>,
+    /// The system's time.
+    wall: fn() -> Timestamp,
+}
+
+/// The system's time, microseconds since 1970 UTC.
+fn system_time() -> Timestamp {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as Timestamp)
 }
 
 /// `engine.memory_limit`, and whether sources wait because of it. Read by whoever shows the lake's health.
@@ -119,6 +128,7 @@ impl Clock {
             closed: ClosedTicks::new(begin),
             timer_set: false,
             memory,
+            wall: system_time,
         }
     }
 
@@ -142,9 +152,8 @@ impl Clock {
 
     /// Closes the open tick now.
     fn close(&mut self) -> Timestamp {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as Timestamp);
         // the system's clock may jump back; ours never does
-        self.last_tick = self.engine.advance_to(now.max(self.last_tick + 1));
+        self.last_tick = self.engine.advance_to((self.wall)().max(self.last_tick + 1));
         self.closed.close(self.last_tick);
         self.last_tick_at = Instant::now();
         self.ticks += 1;

@@ -83,10 +83,14 @@ pub struct Lake {
     inner: Arc<Inner>,
 }
 
-/// The right to commit, and since when it is held.
+/// An epoch that is being made.
 struct Work<'l> {
     started: Instant,
+    /// The tables as they were left; nobody else commits while this is held.
     tables: MutexGuard<'l, HashMap<TableName, Arc<TableState>>>,
+    /// Where the catalog points.
+    pointers: HashMap<TableName, String>,
+    context: Arc<Context>,
 }
 
 struct Inner {
@@ -213,8 +217,7 @@ impl Lake {
         let Some(fence) = &inner.fence else {
             return Err(SinkError::Option("the lake was opened for reading: it cannot be committed to".into()));
         };
-        let mut held = Work { started: Instant::now(), tables: inner.tables.lock().await };
-        let tables = &mut held.tables;
+        let (started, mut tables) = (Instant::now(), inner.tables.lock().await);
         if let Some(newest) = self.newest().await? {
             if newest.number == epoch.number && newest.timestamp == epoch.timestamp && newest.token == fence.token {
                 tables.clear();
@@ -253,8 +256,8 @@ impl Lake {
             }
         };
 
-        let gone: Vec<(&TableDrop, &String)> = drops.iter().filter_map(|d| Some((d, pointers.get(&d.table)?))).collect();
-        self.seal(fence, held, context, epoch, staged, &gone, &pointers).await
+        let gone = drops.iter().filter_map(|dropped| Some((dropped, pointers.get(&dropped.table)?.clone()))).collect();
+        self.seal(fence, Work { started, tables, pointers, context }, epoch, staged, gone).await
     }
 
     /// What all tables of an epoch share while they are written.
@@ -277,18 +280,15 @@ impl Lake {
     }
 
     /// Notes an epoch whose tables are written, makes it visible, and tidies up.
-    #[allow(clippy::too_many_arguments)]
     async fn seal(
         &self,
         fence: &Fence,
         work: Work<'_>,
-        context: Arc<Context>,
         epoch: &Epoch,
         mut staged: Vec<Staged>,
-        gone: &[(&TableDrop, &String)],
-        pointers: &HashMap<TableName, String>,
+        gone: Vec<(&TableDrop, String)>,
     ) -> Result<CommitReport, SinkError> {
-        let (inner, Work { started, mut tables }) = (&self.inner, work);
+        let (inner, Work { started, mut tables, pointers, context }) = (&self.inner, work);
         staged.sort_by(|a, b| a.state.name.cmp(&b.state.name));
         let snapshot = |s: &Staged| s.state.metadata.current_snapshot_id().unwrap_or(-1);
         let record = EpochRecord {
@@ -310,7 +310,7 @@ impl Lake {
         let written = started.elapsed();
 
         let mut moves: Vec<Pointer> = staged.iter().map(pointer_of).collect();
-        moves.extend(gone.iter().map(|(d, from)| Pointer::Remove { table: d.table.clone(), from: (*from).clone() }));
+        moves.extend(gone.iter().map(|(d, from)| Pointer::Remove { table: d.table.clone(), from: from.clone() }));
         let flip = inner.catalog.lock().await.flip(&record, &moves).await;
         let flip = match flip {
             Ok(Flip::Done) => self.fault(3),
@@ -333,7 +333,7 @@ impl Lake {
         for (dropped, from) in gone {
             tables.remove(&dropped.table);
             if dropped.purge {
-                purge(&inner.storage, from);
+                purge(&inner.storage, &from);
             }
         }
         report.swept = started.elapsed() - written - flipped;

@@ -47,7 +47,7 @@ impl Lake {
         let Some(fence) = &inner.fence else {
             return Err(SinkError::Option("the lake was opened for reading: it cannot be restored".into()));
         };
-        let work = Work { started: Instant::now(), tables: inner.tables.lock().await };
+        let (started, tables) = (Instant::now(), inner.tables.lock().await);
         let known = self.epoch(number).await?.zip(self.newest().await?);
         let Some((wanted, newest)) = known else {
             return Err(SinkError::Option(format!("there is no epoch {number}: livelake epochs lists those that are known")));
@@ -66,7 +66,7 @@ impl Lake {
                 Err(error) => return Err(failed(context, error).await),
             }
         }
-        self.seal(fence, work, context, &epoch, staged, &[], &pointers).await
+        self.seal(fence, Work { started, tables, pointers, context }, &epoch, staged, Vec::new()).await
     }
 
     /// A table's next state with the files of an epoch; `None` if it has them.

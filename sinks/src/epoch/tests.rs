@@ -1,6 +1,7 @@
 //! Epochs against a model, faults at every step, fencing, and other people's readers.
 
 mod crashes;
+mod damage;
 mod faults;
 mod history;
 mod long;
