@@ -152,6 +152,8 @@ pub struct Column {
     pub not_null: bool,
     /// `DEFAULT`, as SQL text.
     pub default: Option<String>,
+    /// `COMMENT '…'`.
+    pub comment: Option<String>,
     /// Where it is declared.
     pub position: Position,
 }

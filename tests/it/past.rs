@@ -98,7 +98,7 @@ fn a_changed_folder_changes_the_tables_in_one_epoch_and_check_tells_before() {
 
     // a column more, a view's table less, one more; the base's own sink goes too
     let changed = "
-        CREATE TABLE shop.items (id BIGINT PRIMARY KEY, shelf TEXT, price DECIMAL(10, 2), note TEXT);
+        CREATE TABLE shop.items (id BIGINT PRIMARY KEY, shelf TEXT, price DECIMAL(10, 2) COMMENT 'in dollars', note TEXT);
         CREATE MATERIALIZED VIEW shop.shelves AS SELECT shelf, count(*) AS items, sum(price) AS price FROM shop.items GROUP BY shelf;
         CREATE MATERIALIZED VIEW shop.notes AS SELECT note, count(*) AS items FROM shop.items GROUP BY note;
         CREATE SINK sinks.items FROM shop.items WITH (connector = 'iceberg', table = 'shop.items');
@@ -109,7 +109,7 @@ fn a_changed_folder_changes_the_tables_in_one_epoch_and_check_tells_before() {
     assert_eq!(
         told,
         [
-            "table shop.items changes: +note string (rows that are there stay as they are)",
+            "table shop.items changes: price's comment, +note string (rows that are there stay as they are)",
             "table shop.notes is made",
             "table shop.shelves is written by nothing any more: it leaves the catalog, its files stay",
         ]

@@ -4,10 +4,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::Actor;
-use livelake_dataflow::handle::EngineHandle;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::{InputBatch, Timestamp};
 use livelake_queries::catalog::Relation;
@@ -26,9 +25,6 @@ use crate::clock::AllPositions;
 use crate::config::Config;
 use crate::service::LakeError;
 use crate::sink_driver::SinkDriver;
-
-/// Bytes of decoded rows in a slice.
-const SLICE_BYTES: usize = 64 << 20;
 
 /// How far reading back is; shared with whoever shows it.
 #[derive(Debug, Default)]
@@ -181,7 +177,6 @@ impl Lake {
         let total = plans.iter().filter(|plan| plan.hydrates).filter_map(rows_of).flatten().sum();
         // it is begun once
         let _ = self.0.hydration.total.set((total, Instant::now()));
-        let mut slices = Slices { engine: self.engine().clone(), open: 0, last: 0 };
         for plan in plans.iter().filter(|plan| plan.hydrates) {
             let Some(relation) = definitions.catalog.by_id(plan.relation) else { continue };
             if rows_of(plan).is_none() {
@@ -197,7 +192,6 @@ impl Lake {
             let reading = tokio::spawn(async move { tables.read(&table, wanted, send).await });
             while let Some(rows) = receive.recv().await {
                 self.0.hydration.done.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
-                slices.count(rows.get_array_memory_size()).await?;
                 self.engine().push(plan.relation, InputBatch::Rows { rows, ops: None })?;
             }
             reading.await.map_err(internal)?.map_err(internal)?;
@@ -209,40 +203,6 @@ impl Lake {
         }
         self.0.hydration.ended.store(true, Ordering::Release);
         Ok(found)
-    }
-}
-
-/// Rows are given to the engine in slices, of which one is worked on while the next is read: all at once they would need as much memory
-/// again as they take in the engine.
-struct Slices {
-    engine: EngineHandle,
-    /// Bytes of the slice that is being read.
-    open: usize,
-    /// The tick of the slice that is being worked on.
-    last: Timestamp,
-}
-
-impl Slices {
-    /// Counts a batch; when the slice is full it is closed, once the one before is done.
-    async fn count(&mut self, bytes: usize) -> Result<(), LakeError> {
-        self.open += bytes;
-        if self.open < SLICE_BYTES {
-            return Ok(());
-        }
-        self.open = 0;
-        let (engine, last) = (self.engine.clone(), self.last);
-        let waiting = tokio::task::spawn_blocking(move || {
-            while last > 0 && !engine.wait(last, Duration::from_secs(1)) {
-                if let Some(reason) = engine.failure() {
-                    return Err(internal(reason));
-                }
-            }
-            Ok(())
-        });
-        waiting.await.map_err(internal)??;
-        // nobody sees these ticks: the lake answers when all is there
-        self.last = self.engine.advance_to(0);
-        Ok(())
     }
 }
 

@@ -4,10 +4,11 @@
 //! epoch's positions; a table, or a source that its origin cannot give again, has a table in namespace `_base` if it has no sink. All
 //! other sources are read again from their beginning, and views are recomputed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::Timestamp;
@@ -15,6 +16,7 @@ use livelake_queries::catalog::{Catalog, Detail, Relation};
 use livelake_queries::plan::StoredColumns;
 use livelake_queries::statement::RelationKind;
 use livelake_queries::{SqlError, SqlErrorKind};
+use livelake_sinks::schema::COMMENT_KEY;
 use livelake_sinks::{
     CommitReport, Epoch, EpochRecord, Lake as Tables, LakeOptions, PartitionBy, RowReader, SinkError, SinkMode, TableChange,
     TableDrop, TableName, WantedTable,
@@ -64,6 +66,23 @@ impl SinkPlan {
             mode: self.mode,
         }
     }
+}
+
+/// Some columns of a relation with their comments, as the tables keep them.
+fn commented(relation: &Relation, schema: SchemaRef) -> SchemaRef {
+    let comments: HashMap<&str, &str> = relation.comments().collect();
+    if comments.is_empty() {
+        return schema;
+    }
+    let noted = schema.fields().iter().map(|field| match comments.get(field.name().as_str()) {
+        None => Arc::clone(field),
+        Some(comment) => {
+            let mut metadata = field.metadata().clone();
+            metadata.insert(COMMENT_KEY.to_owned(), (*comment).to_owned());
+            Arc::new(field.as_ref().clone().with_metadata(metadata))
+        }
+    });
+    Arc::new(Schema::new(noted.collect::<Vec<_>>()))
 }
 
 /// Where a relation's key is among some of its columns; empty if a part of it is not there.
@@ -166,7 +185,7 @@ pub fn sink_plans(
             );
         }
         let Some(relation) = catalog.by_id(*from) else { continue };
-        let schema = relation.visible_schema();
+        let schema = commented(relation, relation.visible_schema());
         let wrong = |name: &str, error: &dyn std::fmt::Display| {
             let position = options.entry(name).map_or_else(|| sink.position.clone(), |entry| entry.position.clone());
             SqlError::new(SqlErrorKind::InvalidOption, position, error.to_string())
@@ -206,7 +225,7 @@ pub fn sink_plans(
             } else {
                 TableName::new(BASE_NAMESPACE, name)
             };
-            let schema = stored.schema(relation);
+            let schema = commented(relation, stored.schema(relation));
             plans.push(SinkPlan {
                 table,
                 relation: relation.id,

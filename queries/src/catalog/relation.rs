@@ -113,6 +113,15 @@ impl Relation {
         matches!(self.detail, Detail::Source { .. } | Detail::Errors { .. } | Detail::Table { .. })
     }
 
+    /// The comments of declared columns, by their names.
+    pub fn comments(&self) -> impl Iterator<Item = (&str, &str)> {
+        let declared = match &self.detail {
+            Detail::Source { columns, .. } | Detail::Table { columns } => columns.columns.as_slice(),
+            _ => &[],
+        };
+        declared.iter().filter_map(|column| Some((column.name.as_str(), column.comment.as_deref()?)))
+    }
+
     /// The names of the key's columns.
     pub fn key_names(&self) -> Vec<&str> {
         self.key.iter().map(|index| self.schema.field(*index).name().as_str()).collect()
@@ -289,6 +298,7 @@ impl Columns {
                 data_type,
                 not_null: false,
                 default: None,
+                comment: None,
                 position: Position::default(),
             }
         });

@@ -168,11 +168,13 @@ fn add_column(
         sql_type: definition.data_type.to_string(),
         not_null: false,
         default: None,
+        comment: None,
         position: context.position.at(place),
     };
     for option in definition.options {
         match option.option {
-            ColumnOption::Null | ColumnOption::Comment(_) | ColumnOption::ForeignKey(_) => {}
+            ColumnOption::Null | ColumnOption::ForeignKey(_) => {}
+            ColumnOption::Comment(text) => column.comment = Some(text),
             ColumnOption::NotNull => column.not_null = true,
             ColumnOption::Default(value) => column.default = Some(value.to_string()),
             ColumnOption::PrimaryKey(_) if declared.key.is_empty() => declared.key.push(declared.columns.len()),

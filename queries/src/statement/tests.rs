@@ -15,7 +15,7 @@ fn failure(text: &str) -> String {
 fn a_source_is_read_whole() {
     let text = r#"CREATE SOURCE IF NOT EXISTS weather.hourly (
         "temperature_2m (°C)" DOUBLE, Hour TIMESTAMP NOT NULL, price NUMERIC, amount DECIMAL(10, 2) CHECK (amount > 0),
-        station TEXT DEFAULT 'a', seen TIMESTAMPTZ, PRIMARY KEY (station, hour), CHECK (hour > '2000-01-01')
+        station TEXT DEFAULT 'a' COMMENT 'where it''s measured', seen TIMESTAMPTZ, PRIMARY KEY (station, hour), CHECK (hour > '2000-01-01')
     ) WITH (connector = 'kafka', time.precision.mode = 'adaptive', "Headers.X" = 'y', limit = 10, watch = TRUE, properties.sasl.mechanism = 'PLAIN',)"#;
     let StatementKind::CreateSource(source) = parsed(text) else { panic!("not a source") };
     assert!(source.if_not_exists);
@@ -39,6 +39,7 @@ fn a_source_is_read_whole() {
     );
     assert_eq!(source.columns.key, [4, 1]);
     assert_eq!(source.columns.columns[4].default.as_deref(), Some("'a'"));
+    assert_eq!(source.columns.columns[4].comment.as_deref(), Some("where it's measured"));
     let checks: Vec<&str> = source.columns.checks.iter().map(|check| check.name.as_str()).collect();
     assert_eq!(checks, ["hourly_amount_check", "hourly_check1"]);
     let options: Vec<String> = source.options.iter().map(|option| format!("{}={}", option.name, option.value)).collect();
