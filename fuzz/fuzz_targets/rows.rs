@@ -21,7 +21,8 @@ fuzz_target!(|rows: Vec<Row<'_>>| {
         Arc::new(rows.iter().map(|row| row.4).collect::<BinaryArray>()),
         Arc::new(decimals.with_precision_and_scale(38, 4).expect("within 38 digits")),
     ];
-    let types = [DataType::Int64, DataType::Float64, DataType::Boolean, DataType::Utf8, DataType::Binary, DataType::Decimal128(38, 4)];
+    let types =
+        [DataType::Int64, DataType::Float64, DataType::Boolean, DataType::Utf8, DataType::Binary, DataType::Decimal128(38, 4)];
     let fields: Vec<Field> = types.into_iter().enumerate().map(|(at, kind)| Field::new(format!("c{at}"), kind, true)).collect();
     let schema = Arc::new(Schema::new(fields));
     let codec = RowCodec::new(&schema, &[0, 1, 2, 3, 4, 5]).expect("types that have an order");
