@@ -156,6 +156,14 @@ pub enum SinkError {
         /// The oldest epoch whose rows it has.
         oldest: Option<u64>,
     },
+    /// A table was made after an epoch.
+    #[error("table {table} was not there at epoch {epoch}: what its relation held then is not known")]
+    NotYet {
+        /// Which table.
+        table: TableName,
+        /// At which epoch.
+        epoch: u64,
+    },
     /// No such table in the catalog.
     #[error("there is no table {0} in the lake")]
     NoTable(TableName),

@@ -47,7 +47,7 @@ impl Lake {
     /// As [`Lake::read`], with the rows that the table had at an epoch.
     ///
     /// # Errors
-    /// The epoch's snapshot was expired; a table of a later epoch.
+    /// The epoch's snapshot was expired; the table was made later.
     pub async fn read_at(
         &self,
         table: &TableName,
@@ -56,7 +56,17 @@ impl Lake {
         rows: mpsc::Sender<RecordBatch>,
     ) -> Result<u64, SinkError> {
         let state = self.state_at(table, epoch).await?;
+        // without a file it was empty, or not there at all: its relation may have had rows that nobody wrote down
+        if state.manifests.is_empty() && !self.was_there(table, epoch).await? {
+            return Err(SinkError::NotYet { table: table.clone(), epoch });
+        }
         read(&state, schema, rows).await
+    }
+
+    /// Whether an epoch or one before it wrote the table.
+    async fn was_there(&self, table: &TableName, epoch: u64) -> Result<bool, SinkError> {
+        let (name, epochs) = (table.to_string(), self.epochs(usize::MAX).await?);
+        Ok(epochs.iter().any(|record| record.number <= epoch && record.tables.contains_key(&name)))
     }
 
     /// A table with the files that it had at an epoch.

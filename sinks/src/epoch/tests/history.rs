@@ -77,6 +77,8 @@ async fn all_tables_go_back_to_an_epoch_together() {
     step(&lake, 1, &[("h.a", &Contents::new(), &one), ("h.b", &Contents::new(), &one)]).await;
     step(&lake, 2, &[("h.a", &one, &two)]).await;
     step(&lake, 3, &[("h.a", &two, &three), ("h.b", &one, &two), ("h.c", &Contents::new(), &one)]).await;
+    let said = rows_at(&lake, "h.c", 2).await.unwrap_err().to_string();
+    assert!(said.contains("h.c was not there at epoch 2"), "{said}");
     assert!(lake.restore(7).await.unwrap_err().to_string().contains("no epoch 7"));
     let report = lake.restore(2).await.unwrap();
     assert_eq!(report.epoch, 4);
@@ -86,6 +88,7 @@ async fn all_tables_go_back_to_an_epoch_together() {
     for (table, rows) in [("h.a", &two), ("h.b", &one), ("h.c", &Contents::new())] {
         assert_eq!(rows_of(&lake, table, &schema()).await, batch(rows.iter()), "{table}");
     }
+    assert_eq!(rows_at(&lake, "h.c", 4).await.unwrap().num_rows(), 0, "it was there, without rows");
     // what was left is there still
     assert_eq!(rows_at(&lake, "h.a", 3).await.unwrap(), batch(three.iter()));
     // and it goes on, in another process too
