@@ -167,11 +167,18 @@ pub fn subscribe(
 }
 
 /// Writes all rows of a relation to a file, which appears under its name only when it is whole. The format is the given one, else the one
-/// that the file's name ends in, else Parquet. Returns the timestamp of the rows.
+/// that the file's name ends in, else Parquet. `progress` is told the bytes of the file as they are written. Returns the timestamp of the rows.
 ///
 /// # Errors
 /// [`ClientError`].
-pub fn export(url: &str, view: &str, file: &Path, format: Option<OutputFormat>, as_of: Option<u64>) -> Result<u64, ClientError> {
+pub fn export(
+    url: &str,
+    view: &str,
+    file: &Path,
+    format: Option<OutputFormat>,
+    as_of: Option<u64>,
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<u64, ClientError> {
     let format = format.or_else(|| OutputFormat::of_path(file)).unwrap_or(OutputFormat::Parquet);
     let connection = Connection::new(url);
     let mut path = format!("/api/v1/views/{}", connection::encoded(view));
@@ -185,9 +192,9 @@ pub fn export(url: &str, view: &str, file: &Path, format: Option<OutputFormat>, 
     name.push(".part");
     let part = file.with_file_name(name);
     let written = std::fs::File::create(&part).map_err(failed).and_then(|created| {
-        let mut writer = std::io::BufWriter::new(created);
+        let mut writer = std::io::BufWriter::new(Counted { file: created, bytes: 0, progress });
         write_reply(&connection, reply, format, &mut writer)?;
-        writer.into_inner().map_err(|error| failed(error.into_error()))?.sync_all().map_err(failed)
+        writer.into_inner().map_err(|error| failed(error.into_error()))?.file.sync_all().map_err(failed)
     });
     match written.and_then(|()| std::fs::rename(&part, file).map_err(failed)) {
         Ok(()) => Ok(as_of),
@@ -196,6 +203,26 @@ pub fn export(url: &str, view: &str, file: &Path, format: Option<OutputFormat>, 
             let _ = std::fs::remove_file(&part);
             Err(error)
         }
+    }
+}
+
+/// A file that tells how large it has got.
+struct Counted<'p> {
+    file: std::fs::File,
+    bytes: u64,
+    progress: &'p mut (dyn FnMut(u64) + Send),
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.bytes += count as u64;
+        (self.progress)(self.bytes);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
     }
 }
 

@@ -170,9 +170,9 @@ impl Maintenance {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
-    /// Folder of the tables, relative to the lake.
+    /// Where the tables are: a folder, relative to the lake, or `s3://bucket/folder`.
     pub warehouse: String,
-    /// The Iceberg catalog, `sqlite:PATH` relative to the lake.
+    /// The Iceberg catalog: `sqlite:PATH` relative to the lake, or `postgres://…`.
     pub catalog: String,
 }
 

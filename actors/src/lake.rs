@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod connect;
+mod copy_to_file;
 pub mod failure;
 pub mod folder;
 pub mod history;

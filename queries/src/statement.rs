@@ -83,6 +83,8 @@ pub enum StatementKind {
     Truncate(Vec<RelationName>),
     /// `COPY … FROM STDIN` or `COPY … TO STDOUT`.
     Copy(Copy),
+    /// `COPY … TO 'file'`.
+    CopyToFile(Box<CopyToFile>),
     /// Statements that drivers send and that change nothing here.
     Session(SessionCommand),
 }
@@ -359,6 +361,17 @@ pub struct Copy {
     pub header: bool,
     /// What stands for NULL: `\N` for text, nothing for CSV, unless said.
     pub null: String,
+}
+
+/// `COPY … TO 'file'`: a file that the lake writes.
+#[derive(Clone, Debug)]
+pub struct CopyToFile {
+    /// The rows.
+    pub query: SelectQuery,
+    /// The file's name.
+    pub file: String,
+    /// `FORMAT`; absent: what the name ends in.
+    pub format: Option<String>,
 }
 
 /// What is copied.

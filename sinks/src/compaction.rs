@@ -49,13 +49,34 @@ pub(crate) fn small<'f>(files: impl IntoIterator<Item = &'f LiveFile>, least: us
     files
 }
 
+/// As [`small`], for files that no commit waits for: should a partition keep more than twice the files that its bytes need, those that fit
+/// into one become one, however different their sizes.
+pub(crate) fn few<'f>(files: &[&'f LiveFile], target: u64) -> Vec<&'f LiveFile> {
+    let alike = small(files.iter().copied(), 2, target);
+    let ideal = files.iter().map(|file| file.bytes).sum::<u64>().div_ceil(target.max(1)).max(1);
+    let left = files.len() - alike.len().saturating_sub(1);
+    if left as u64 <= ideal * 2 {
+        return alike;
+    }
+    let mut files = files.to_vec();
+    files.sort_by_key(|file| file.bytes);
+    let mut sum = 0;
+    let count = files.iter().take_while(|file| {
+        sum += file.bytes;
+        sum <= target
+    });
+    let count = count.count();
+    files.truncate(if count >= 2 { count } else { 0 });
+    files
+}
+
 #[cfg(test)]
 mod tests {
     use iceberg::spec::{DataContentType, DataFileFormat, Struct};
 
     use super::*;
 
-    fn sizes(bytes: &[u64], least: usize) -> Vec<u64> {
+    fn files(bytes: &[u64]) -> Vec<LiveFile> {
         let file = |bytes: &u64| LiveFile {
             path: String::new(),
             partition: Struct::empty(),
@@ -64,7 +85,11 @@ mod tests {
             content: DataContentType::Data,
             format: DataFileFormat::Parquet,
         };
-        let files: Vec<LiveFile> = bytes.iter().map(file).collect();
+        bytes.iter().map(file).collect()
+    }
+
+    fn sizes(bytes: &[u64], least: usize) -> Vec<u64> {
+        let files = files(bytes);
         small(&files, least, 128 << 20).iter().map(|file| file.bytes).collect()
     }
 
@@ -81,5 +106,18 @@ mod tests {
         assert_eq!(sizes(&[60 * mega, 70 * mega, 5 * mega], 2), [0u64; 0], "none is like another");
         assert_eq!(sizes(&[mega, 2 * mega, 4 * mega, 120 * mega], 2), [mega, 2 * mega, 4 * mega]);
         assert!(sizes(&[10], 1).is_empty(), "one file is one file");
+    }
+
+    #[test]
+    fn no_more_than_twice_the_files_that_are_needed() {
+        let mega = 1 << 20;
+        let merged = |bytes: &[u64]| -> Vec<u64> {
+            let files = files(bytes);
+            few(&files.iter().collect::<Vec<_>>(), 128 << 20).iter().map(|file| file.bytes).collect()
+        };
+        assert_eq!(merged(&[60 * mega, 5 * mega]), [0u64; 0], "two, where one would do");
+        assert_eq!(merged(&[60 * mega, 20 * mega, 5 * mega]), [5 * mega, 20 * mega, 60 * mega]);
+        assert_eq!(merged(&[mega, mega, 60 * mega]), [mega, mega], "two are left");
+        assert_eq!(merged(&[100 * mega, 120 * mega, 30 * mega, 10 * mega]), [0u64; 0], "four, where three are needed");
     }
 }

@@ -1,7 +1,7 @@
 //! [`Lake`]: all tables of a lake, committed together.
 //!
 //! An epoch is one cut over all tables: a number, the timestamp at which every table shows its relation, and the positions from
-//! which sources go on after it. It becomes visible by one SQLite transaction that moves every changed table's pointer and adds
+//! which sources go on after it. It becomes visible by one transaction of the catalog that moves every changed table's pointer and adds
 //! the epoch's row. Before that, nothing that was written can be seen; after it, everything can.
 //!
 //! # Where an epoch is noted
@@ -18,12 +18,11 @@ mod table_commit;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use iceberg::io::FileIO;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::compaction::FileRules;
@@ -35,7 +34,7 @@ use crate::producer::expiry::Keep;
 use crate::producer::{EPOCH_KEY, Staged, TableState, expiry};
 use crate::storage::catalog::{Catalog, Flip, Pointer};
 use crate::storage::fence::Fence;
-use crate::storage::{Storage, TableName, local_path};
+use crate::storage::{Storage, TableName};
 
 pub use outlook::{TableOutlook, WantedTable};
 pub use record::{CommitReport, Epoch, EpochRecord, RowCounts, TableInfo, TableReport};
@@ -95,7 +94,6 @@ struct Work<'l> {
 
 struct Inner {
     storage: Storage,
-    io: FileIO,
     catalog: Mutex<Catalog>,
     /// Absent: opened for reading.
     fence: Option<Fence>,
@@ -124,9 +122,9 @@ impl Lake {
     /// [`SinkError::Held`] while somebody else writes it; otherwise in words what is wrong with the folder or the database.
     pub async fn open(options: &LakeOptions) -> Result<Lake, SinkError> {
         let storage = Storage::parse(&options.catalog, &options.warehouse, &options.base)?;
-        storage.prepare()?;
+        storage.prepare().await?;
         let mut catalog = Catalog::open(&storage.catalog, true).await?;
-        let fence = Fence::take(catalog.connection(), &storage.catalog, &options.writer).await?;
+        let fence = Fence::take(&mut catalog, &storage.catalog, &options.writer).await?;
         Ok(Lake::with(storage, catalog, Some(fence), options))
     }
 
@@ -143,7 +141,6 @@ impl Lake {
     fn with(storage: Storage, catalog: Catalog, fence: Option<Fence>, options: &LakeOptions) -> Lake {
         let inner = Inner {
             storage,
-            io: FileIO::new_with_fs(),
             catalog: Mutex::new(catalog),
             fence,
             tables: Mutex::default(),
@@ -157,14 +154,9 @@ impl Lake {
         Lake { inner: Arc::new(inner) }
     }
 
-    /// The SQLite file.
-    pub fn catalog_path(&self) -> &Path {
-        &self.inner.storage.catalog
-    }
-
-    /// The folder of the tables.
-    pub fn warehouse_path(&self) -> &Path {
-        &self.inner.storage.warehouse
+    /// Where catalog and tables are.
+    pub fn storage(&self) -> &Storage {
+        &self.inner.storage
     }
 
     /// The newest epoch: what a restart goes on from. `None` for a lake that has none yet.
@@ -191,7 +183,7 @@ impl Lake {
         let pointers = self.pointers().await?;
         let mut tables = Vec::with_capacity(pointers.len());
         for (table, location) in pointers {
-            let metadata = iceberg::spec::TableMetadata::read_from(&self.inner.io, &location).await;
+            let metadata = iceberg::spec::TableMetadata::read_from(&self.files().io, &location).await;
             let metadata = metadata.map_err(SinkError::table("read the metadata", &table))?;
             tables.push(TableInfo::of(table, location, &metadata)?);
         }
@@ -264,7 +256,7 @@ impl Lake {
     fn context(&self, epoch: &Epoch, rows: Arc<dyn RowReader>) -> Context {
         let inner = &self.inner;
         Context {
-            attempt: Attempt::new(inner.io.clone()),
+            attempt: Attempt::new(inner.storage.files.clone()),
             storage: inner.storage.clone(),
             epoch: epoch.number,
             timestamp: epoch.timestamp,
@@ -326,14 +318,14 @@ impl Lake {
         let mut garbage = Vec::new();
         for mut table in staged {
             report.tables.push(TableReport::of(&table));
-            garbage.extend(expiry::garbage(&inner.io, &mut table).await);
+            garbage.extend(expiry::garbage(&inner.storage.files.io, &mut table).await);
             tables.insert(table.state.name.clone(), Arc::new(table.state));
         }
         self.sweep(garbage).await;
         for (dropped, from) in gone {
             tables.remove(&dropped.table);
             if dropped.purge {
-                purge(&inner.storage, &from);
+                purge(&inner.storage, &from).await;
             }
         }
         report.swept = started.elapsed() - written - flipped;
@@ -354,7 +346,8 @@ impl Lake {
     async fn sweep(&self, garbage: Vec<String>) {
         self.settle().await;
         if !garbage.is_empty() {
-            *self.inner.sweeping.lock().await = Some(tokio::task::spawn_blocking(move || expiry::discard(&garbage)));
+            let files = self.files().clone();
+            *self.inner.sweeping.lock().await = Some(tokio::spawn(async move { files.discard(garbage).await }));
         }
     }
 
@@ -383,10 +376,8 @@ impl Lake {
 
 /// An error, after the files of the try were deleted, unless they may be visible in spite of it.
 async fn failed(context: Arc<Context>, error: SinkError) -> SinkError {
-    if !error.is_unknown()
-        && let Err(stopped) = tokio::task::spawn_blocking(move || context.attempt.discard()).await
-    {
-        tracing::warn!(%stopped, "files of a commit that failed stay behind");
+    if !error.is_unknown() {
+        context.attempt.discard().await;
     }
     error
 }
@@ -420,7 +411,7 @@ async fn write_in_background(
                 // The pointer is not where our last commit left it.
                 (Some(_), _) => return Err(SinkError::Conflict { table: change.table.clone() }),
                 (None, Some(location)) => {
-                    let loaded = TableState::load(&context.attempt.io, &change.table, &location).await;
+                    let loaded = TableState::load(&context.attempt.files, &change.table, &location).await;
                     Some(Arc::new(loaded.map_err(SinkError::table("read the metadata", &change.table))?))
                 }
                 (None, None) => None,
@@ -440,13 +431,16 @@ fn pointer_of(staged: &Staged) -> Pointer {
 }
 
 /// Deletes a dropped table's folder: the one above its metadata, if it is within the warehouse.
-fn purge(storage: &Storage, metadata: &str) {
-    let path = local_path(metadata);
-    let Some(folder) = path.parent().and_then(Path::parent) else { return };
-    if folder.starts_with(&storage.warehouse)
-        && folder != storage.warehouse
-        && let Err(error) = std::fs::remove_dir_all(folder)
+async fn purge(storage: &Storage, metadata: &str) {
+    let Some(folder) = folder_of(&storage.files.same(metadata)).map(str::to_owned) else { return };
+    if folder.strip_prefix(&storage.warehouse).is_some_and(|below| below.starts_with('/'))
+        && let Err(error) = storage.files.remove_below(&folder).await
     {
-        tracing::warn!(folder = %folder.display(), %error, "files of a dropped table stay behind");
+        tracing::warn!(folder, %error, "files of a dropped table stay behind");
     }
+}
+
+/// The folder of the table that a metadata file is of.
+pub(crate) fn folder_of(metadata: &str) -> Option<&str> {
+    Some(metadata.rsplit_once('/')?.0.rsplit_once('/')?.0)
 }

@@ -26,13 +26,23 @@ pub enum SinkError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The object store refused, or did not answer.
+    #[error("cannot {what} {location}: {}", advice(source))]
+    Store {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// On which object, or below which name.
+        location: String,
+        /// Why not.
+        source: Box<iceberg::Error>,
+    },
     /// The catalog database refused.
-    #[error("cannot {what} in the catalog {}: {}", path.display(), catalog_advice(source))]
+    #[error("cannot {what} in the catalog {place}: {}", catalog_advice(source))]
     Catalog {
         /// What was tried.
         what: &'static str,
-        /// The SQLite file.
-        path: PathBuf,
+        /// The SQLite file, or the database's URL without a password.
+        place: String,
         /// Why not.
         source: sqlx::Error,
     },
@@ -51,10 +61,10 @@ pub enum SinkError {
         source: sqlx::Error,
     },
     /// Another process writes this lake.
-    #[error("the lake {} is being written by {holder}: stop it first, or use another folder", path.display())]
+    #[error("the lake {place} is being written by {holder}: stop it first, or use another folder")]
     Held {
-        /// The catalog file.
-        path: PathBuf,
+        /// The SQLite file, or the database's URL without a password.
+        place: String,
         /// Name and process id of the other writer.
         holder: String,
     },
@@ -184,6 +194,7 @@ impl SinkError {
         matches!(
             self,
             SinkError::File { .. }
+                | SinkError::Store { .. }
                 | SinkError::Catalog { .. }
                 | SinkError::Unknown { .. }
                 | SinkError::Table { .. }
@@ -227,6 +238,10 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> String {
         "this user may not write there: change the folder's permissions, or put storage.warehouse elsewhere"
     } else if text.contains("Quota exceeded") || text.contains("Disk quota") {
         "the disk quota is used up: free some space"
+    } else if text.contains("NoSuchBucket") {
+        "make the bucket first, or set AWS_ENDPOINT_URL to the store that has it"
+    } else if text.contains("InvalidAccessKeyId") || text.contains("SignatureDoesNotMatch") || text.contains("AccessDenied") {
+        "the store refuses these credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine's role, give them"
     } else if text.contains("Too many open files") {
         "raise the limit of open files (ulimit -n)"
     } else {
@@ -237,8 +252,17 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn catalog_advice(error: &sqlx::Error) -> String {
     let text = error.to_string();
-    let code = error.as_database_error().and_then(|e| e.code()).and_then(|c| c.parse::<i64>().ok()).map(|c| c & 0xff);
-    let hint = match code {
+    let code = error.as_database_error().and_then(|e| e.code().map(|code| code.into_owned())).unwrap_or_default();
+    // PostgreSQL's codes have five characters, SQLite's are numbers of at most four
+    match code.as_str() {
+        "28P01" | "28000" => {
+            return format!("user or password are wrong: PGPASSWORD or a PGPASSFILE can give the password ({text})");
+        }
+        "3D000" => return format!("make the database first ({text})"),
+        "42501" => return format!("this user may not: GRANT it what is missing ({text})"),
+        _ => {}
+    }
+    let hint = match code.parse::<i64>().ok().filter(|_| code.len() < 5).map(|code| code & 0xff) {
         Some(5 | 6) => "another program holds the database locked: close it (a reader may stay, a writer or a backup may not)",
         Some(8) => "the file or its folder is read-only: make both writable",
         Some(11 | 26) => {

@@ -4,32 +4,26 @@
 //! a row's position.
 
 use std::collections::HashMap;
-use std::fs::File;
 
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
 use iceberg::spec::{Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, RowSelection, RowSelector};
 use roaring::RoaringBitmap;
 
 use crate::error::SinkError;
 use crate::failpoint;
 use crate::producer::deletes::Gone;
 use crate::schema::cast_column;
-use crate::storage::local_path;
-
-/// Rows in a batch that is read.
-const BATCH_ROWS: usize = 65_536;
+use crate::storage::files::Files;
+use crate::storage::parquet_file::{ParquetFile, Part};
 
 /// A data file that was opened for some columns of its table. A column is found by its name in the table's schema and by the field's id in
 /// the file; one that the table or the file does not have is NULL.
 pub(crate) struct Rows {
     path: String,
-    file: File,
-    pub(crate) metadata: ArrowReaderMetadata,
+    file: ParquetFile,
     target: ArrowSchemaRef,
     /// Of each wanted column: which of the file's it is.
     pub(crate) roots: Vec<Option<usize>>,
@@ -40,10 +34,9 @@ impl Rows {
     ///
     /// # Errors
     /// A file that is not there, or is not Parquet.
-    pub(crate) fn open(path: &str, table: &Schema, target: &ArrowSchemaRef) -> Result<Rows, SinkError> {
-        let local = local_path(path);
-        let file = File::open(&local).map_err(SinkError::file("open the data file", &local))?;
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(wrong(path))?;
+    pub(crate) fn open(files: &Files, path: &str, table: &Schema, target: &ArrowSchemaRef) -> Result<Rows, SinkError> {
+        let file = ParquetFile::open(files, path)?;
+        let metadata = &file.metadata;
         let fields = metadata.parquet_schema().root_schema().get_fields();
         let ids: HashMap<i32, usize> = (0..)
             .zip(fields)
@@ -52,7 +45,12 @@ impl Rows {
             .collect();
         let place = |name: &str| table.field_by_name(name).and_then(|field| ids.get(&field.id)).copied();
         let roots = target.fields().iter().map(|field| place(field.name())).collect();
-        Ok(Rows { path: path.to_string(), file, metadata, target: ArrowSchemaRef::clone(target), roots })
+        Ok(Rows { path: path.to_string(), file, target: ArrowSchemaRef::clone(target), roots })
+    }
+
+    /// What the file's footer says.
+    pub(crate) fn metadata(&self) -> &ArrowReaderMetadata {
+        &self.file.metadata
     }
 
     /// The rows but those of `gone`.
@@ -90,7 +88,7 @@ impl Rows {
             selectors.push(RowSelector::skip(1));
             at = position + 1;
         }
-        let rows = self.metadata.metadata().file_metadata().num_rows().unsigned_abs();
+        let rows = self.metadata().metadata().file_metadata().num_rows().unsigned_abs();
         if rows > at {
             selectors.push(RowSelector::select(usize::try_from(rows - at).unwrap_or(usize::MAX)));
         }
@@ -102,23 +100,14 @@ impl Rows {
         selection: Option<RowSelection>,
         group: Option<usize>,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, SinkError>> + Send + use<>, SinkError> {
-        let local = local_path(&self.path);
-        let file = self.file.try_clone().map_err(SinkError::file("open the data file", &local))?;
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-        if let Some(selection) = selection {
-            builder = builder.with_row_selection(selection);
-        }
-        if let Some(group) = group {
-            builder = builder.with_row_groups(vec![group]);
-        }
         let mut chosen: Vec<usize> = self.roots.iter().flatten().copied().collect();
         chosen.sort_unstable();
         chosen.dedup();
-        let mask = ProjectionMask::roots(builder.parquet_schema(), chosen.iter().copied());
+        let mask = ProjectionMask::roots(self.metadata().parquet_schema(), chosen.iter().copied());
         // Where each wanted column is among those that are read.
         let places: Vec<Option<usize>> =
             self.roots.iter().map(|root| root.and_then(|root| chosen.binary_search(&root).ok())).collect();
-        let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(wrong(&self.path))?;
+        let reader = self.file.read(Part { columns: Some(mask), rows: selection, group })?;
         let (path, target) = (self.path.clone(), ArrowSchemaRef::clone(&self.target));
         Ok(reader.map(move |batch| {
             let batch = batch.map_err(SinkError::arrow(format!("read {path}")))?;
@@ -134,15 +123,11 @@ impl Rows {
     }
 }
 
-/// Turns what Parquet says of a file into ours.
-pub(crate) fn wrong(path: &str) -> impl Fn(parquet::errors::ParquetError) -> SinkError {
-    let path = path.to_string();
-    move |source| SinkError::Parquet { what: "read", path: path.clone(), source }
-}
-
 /// A table's files to read, each with what is gone of it: shared by the threads that read them.
 #[derive(Clone, Debug)]
 pub(crate) struct Scan {
+    /// Where the files are.
+    pub(crate) storage: Files,
     pub(crate) files: Vec<(String, Option<Gone>)>,
     pub(crate) schema: SchemaRef,
 }
@@ -157,7 +142,7 @@ pub(crate) fn read_files(
     let mut count = 0;
     while let Some((path, gone)) = scan.files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
         failpoint::reach("hydrate");
-        for batch in Rows::open(path, &scan.schema, target)?.left(gone.as_deref())? {
+        for batch in Rows::open(&scan.storage, path, &scan.schema, target)?.left(gone.as_deref())? {
             let batch = batch?;
             count += batch.num_rows() as u64;
             if rows.blocking_send(batch).is_err() {

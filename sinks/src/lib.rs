@@ -9,7 +9,7 @@
 //!   producer ── data files ── manifests ── snapshot ── metadata.json        one table after the other, invisible so far
 //!        │
 //!        ▼
-//!   epoch ───── all metadata pointers, the epoch's row, the writer's token: ONE SQLite transaction
+//!   epoch ───── all metadata pointers, the epoch's row, the writer's token: ONE transaction of the catalog
 //!        │
 //!        ▼
 //!   producer::expiry ── files that only expired snapshots reach are deleted

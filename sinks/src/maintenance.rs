@@ -158,7 +158,7 @@ impl Lake {
             if bytes > PASS_BYTES || !(busy || before.get(partition) == now.get(partition)) {
                 continue;
             }
-            let small = compaction::small(files.iter().copied(), 2, rules.target_bytes);
+            let small = compaction::few(&files, rules.target_bytes);
             let thinned = files.iter().filter(|file| {
                 let gone = state.deletes.count(&file.path);
                 gone > 0 && rules.rewrites(file, (gone as f64 / QUIET_SHARE) as u64)
@@ -179,11 +179,11 @@ impl Lake {
         chosen: Vec<LiveFile>,
         report: &mut TableMaintenance,
     ) -> Result<(), SinkError> {
-        let attempt = Arc::new(Attempt::new(self.io().clone()));
+        let attempt = Arc::new(Attempt::new(self.files().clone()));
         let outcome = self.try_rearrange(state, &chosen, &attempt, report).await;
         let visible = matches!(outcome, Ok(true)) || outcome.as_ref().is_err_and(SinkError::is_unknown);
-        if !visible && let Err(stopped) = tokio::task::spawn_blocking(move || attempt.discard()).await {
-            tracing::warn!(%stopped, "files of maintenance that failed stay behind");
+        if !visible {
+            attempt.discard().await;
         }
         outcome.map(|_| ())
     }

@@ -140,7 +140,7 @@ pub(crate) async fn write_table(
     let (base, schema, spec) = match state {
         None => {
             notes(&wanted).iter().for_each(|note| tracing::warn!(table = %table, "{note}"));
-            let location = context.storage.new_location(table);
+            let location = context.storage.new_location(table).await?;
             let made = TableState::create(table, location, shape.schema, spec, change).map_err(failed())?;
             (Arc::new(made), None, None)
         }

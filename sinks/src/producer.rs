@@ -30,7 +30,8 @@ use self::turnover::Settled;
 use crate::epoch::RowCounts;
 use crate::failpoint;
 use crate::mode::TableChange;
-use crate::storage::{TableName, local_path};
+use crate::storage::TableName;
+use crate::storage::files::Files;
 
 /// Metadata files that a table's log remembers; older ones are deleted. A reader that pinned one has this many epochs of time.
 const PREVIOUS_VERSIONS: usize = 20;
@@ -116,15 +117,15 @@ impl TableState {
     }
 
     /// Reads a table's newest metadata and its manifests.
-    pub(crate) async fn load(io: &FileIO, name: &TableName, location: &str) -> Result<TableState> {
-        let metadata = TableMetadata::read_from(io, location).await?;
+    pub(crate) async fn load(files: &Files, name: &TableName, location: &str) -> Result<TableState> {
+        let metadata = TableMetadata::read_from(&files.io, location).await?;
         let newest = metadata.current_snapshot().cloned();
-        TableState::at(io, name, location, metadata, newest).await
+        TableState::at(files, name, location, metadata, newest).await
     }
 
     /// A table as it is, but with the files that it had at one of its snapshots; none: before the first.
     pub(crate) async fn at(
-        io: &FileIO,
+        files: &Files,
         name: &TableName,
         location: &str,
         metadata: TableMetadata,
@@ -133,10 +134,10 @@ impl TableState {
         let mut manifests = Vec::new();
         let mut reach = HashMap::new();
         if let Some(snapshot) = snapshot {
-            let listed = read_list(io, &snapshot, &metadata).await?;
+            let listed = read_list(&files.io, &snapshot, &metadata).await?;
             reach.insert(snapshot.snapshot_id(), Arc::new(listed.clone()));
             for file in listed {
-                let live = manifests::live_files(io, &file).await?;
+                let live = manifests::live_files(&files.io, &file).await?;
                 manifests.push(Manifest { file, live: Arc::new(live) });
             }
         }
@@ -144,8 +145,8 @@ impl TableState {
         let refs = serde_json::to_value(&metadata).map_err(|e| Error::new(ErrorKind::DataInvalid, "metadata").with_source(e))?;
         let protected = refs.get("refs").and_then(|r| r.as_object()).into_iter().flatten();
         let protected = protected.filter(|(name, _)| *name != "main").filter_map(|(_, r)| r.get("snapshot-id")?.as_i64());
-        let listed = manifests.clone();
-        let deletes = tokio::task::spawn_blocking(move || Deletions::read(&listed)).await;
+        let (listed, from) = (manifests.clone(), files.clone());
+        let deletes = tokio::task::spawn_blocking(move || Deletions::read(&from, &listed)).await;
         let deletes = deletes.map_err(|e| Error::new(ErrorKind::Unexpected, "reading delete files stopped").with_source(e))??;
         Ok(TableState {
             name: name.clone(),
@@ -322,9 +323,9 @@ pub(crate) async fn stage(
     let location = next.to_string();
     attempt.note(&location);
     failpoint::reach("metadata");
-    built.metadata.write_to(&attempt.io, &next).await?;
+    built.metadata.write_to(&attempt.files.io, &next).await?;
     failpoint::reach("metadata-written");
-    sync(&location, state.location.is_empty())?;
+    attempt.files.sync(&location, state.location.is_empty())?;
     Ok(Staged {
         from: (!state.location.is_empty()).then(|| state.location.clone()),
         old_metadata: built.expired_metadata_logs.into_iter().map(|l| l.metadata_file).collect(),
@@ -403,21 +404,6 @@ fn totals(manifests: &[Manifest]) -> HashMap<String, String> {
         }
     }
     figures.into_iter().map(|(key, figure)| (format!("total-{key}"), figure.to_string())).collect()
-}
-
-/// Puts a metadata file and the names of its folder on the disk: the crate's file system layer syncs data files and manifests,
-/// but neither metadata files nor folders, and after a power cut the pointer must not lead nowhere.
-fn sync(location: &str, new_table: bool) -> Result<()> {
-    let path = local_path(location);
-    // Of a new table also the folders that its own folder is in.
-    let folders = path.ancestors().skip(1).take(if new_table { 4 } else { 1 }).map(|p| p.to_path_buf());
-    let data = path.parent().and_then(|p| p.parent()).map(|p| p.join("data")).filter(|p| p.is_dir());
-    for path in std::iter::once(path.clone()).chain(folders).chain(data) {
-        std::fs::File::open(&path).and_then(|f| f.sync_all()).map_err(|e| {
-            Error::new(ErrorKind::Unexpected, format!("cannot put {} on the disk: {e}", path.display())).with_source(e)
-        })?;
-    }
-    Ok(())
 }
 
 /// The spec of an id.

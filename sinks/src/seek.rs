@@ -18,6 +18,7 @@ use roaring::RoaringBitmap;
 use crate::error::SinkError;
 use crate::hydrate::Rows;
 use crate::schema::cast_column;
+use crate::storage::files::Files;
 
 /// Rows that are looked for in the files of one partition.
 pub(crate) struct Sought {
@@ -87,13 +88,19 @@ impl Sought {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(crate) fn find(&mut self, path: &str, table: &Schema, gone: Option<&RoaringBitmap>) -> Result<RoaringBitmap, SinkError> {
+    pub(crate) fn find(
+        &mut self,
+        files: &Files,
+        path: &str,
+        table: &Schema,
+        gone: Option<&RoaringBitmap>,
+    ) -> Result<RoaringBitmap, SinkError> {
         let mut found = RoaringBitmap::new();
-        let file = Rows::open(path, table, &self.target)?;
+        let file = Rows::open(files, path, table, &self.target)?;
         let promising = self.promising(path, &file)?;
         let mut start = 0u32;
         for (group, wanted) in promising.into_iter().enumerate() {
-            let rows = file.metadata.metadata().row_group(group).num_rows();
+            let rows = file.metadata().metadata().row_group(group).num_rows();
             let next = start.saturating_add(u32::try_from(rows).unwrap_or(u32::MAX));
             if wanted && self.left > 0 {
                 let mut at = start;
@@ -120,13 +127,13 @@ impl Sought {
 
     /// Of each row group: whether its statistics leave room for one of the rows.
     fn promising(&self, path: &str, file: &Rows) -> Result<Vec<bool>, SinkError> {
-        let metadata = file.metadata.metadata();
+        let metadata = file.metadata().metadata();
         let groups = metadata.row_groups();
         let mut promising = vec![true; groups.len()];
         for ((root, bounds), field) in file.roots.iter().zip(&self.bounds).zip(self.target.fields()) {
             let (Some(root), Some(bounds)) = (root, bounds) else { continue };
-            let name = file.metadata.schema().field(*root).name();
-            let Ok(statistics) = StatisticsConverter::try_new(name, file.metadata.schema(), file.metadata.parquet_schema())
+            let name = file.metadata().schema().field(*root).name();
+            let Ok(statistics) = StatisticsConverter::try_new(name, file.metadata().schema(), file.metadata().parquet_schema())
             else {
                 continue;
             };

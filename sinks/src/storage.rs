@@ -1,10 +1,18 @@
 //! Where a lake's catalog and tables are kept, and how they are named there.
 
+mod bucket;
 pub(crate) mod catalog;
 pub mod fence;
+pub(crate) mod files;
+pub(crate) mod parquet_file;
+pub mod place;
 
 use std::path::{Path, PathBuf};
 
+use url::Url;
+
+use self::files::{Files, local_path};
+use self::place::CatalogPlace;
 use crate::error::SinkError;
 
 /// `catalog_name` of every row that we write: part of the interface, because Spark's catalog must bear the same name.
@@ -43,58 +51,81 @@ impl std::fmt::Display for TableName {
 /// Catalog and warehouse, resolved.
 #[derive(Clone, Debug)]
 pub struct Storage {
-    /// The SQLite file.
-    pub catalog: PathBuf,
-    /// The folder of the tables, absolute.
-    pub warehouse: PathBuf,
+    /// The database of the metadata pointers.
+    pub catalog: CatalogPlace,
+    /// Where the tables are: `file:///…` or `s3://bucket/…`, without a slash at its end.
+    pub warehouse: String,
+    pub(crate) files: Files,
 }
 
 impl Storage {
-    /// Reads the options `storage.catalog` (`sqlite:PATH`) and `storage.warehouse` (a path, or a `file:` URL); relative paths
-    /// are below `base`. Touches no file.
+    /// Reads the options `storage.catalog` (`sqlite:PATH`, `postgres://…`) and `storage.warehouse` (a path, a `file:` URL, `s3://…`);
+    /// relative paths are below `base`. Touches no file.
     ///
     /// # Errors
-    /// A kind of catalog or warehouse that is not supported yet, a path that Iceberg's readers would misread.
+    /// A kind of catalog or warehouse that is not supported, a path that Iceberg's readers would misread.
     pub fn parse(catalog: &str, warehouse: &str, base: &Path) -> Result<Storage, SinkError> {
-        let Some(file) = catalog.strip_prefix("sqlite:") else {
-            let kind = catalog.split(':').next().unwrap_or(catalog);
-            return Err(match kind {
-                "postgres" | "postgresql" | "rest+http" | "rest+https" => {
-                    SinkError::NotSupported(format!("a catalog in {kind}: use storage.catalog = 'sqlite:PATH'"))
+        let absolute = |path: &str| -> Result<PathBuf, SinkError> {
+            let joined = base.join(path);
+            std::path::absolute(&joined).map_err(SinkError::file("find", joined))
+        };
+        let catalog = match catalog.split_once(':') {
+            Some(("sqlite", file)) => match file.strip_prefix("//").unwrap_or(file) {
+                "" => {
+                    return Err(SinkError::Option("storage.catalog = 'sqlite:': a path is missing after the colon".into()));
                 }
-                _ => SinkError::Option(format!("storage.catalog = '{catalog}': write sqlite:PATH")),
-            });
-        };
-        let file = file.strip_prefix("//").unwrap_or(file);
-        if file.is_empty() {
-            return Err(SinkError::Option("storage.catalog = 'sqlite:': a path is missing after the colon".into()));
-        }
-        let folder = match warehouse.split_once("://") {
-            Some(("file", path)) => path,
-            Some((scheme, _)) => {
-                return Err(SinkError::NotSupported(format!(
-                    "a warehouse in {scheme}: use a local folder for storage.warehouse"
-                )));
+                file => CatalogPlace::Sqlite(absolute(file)?),
+            },
+            Some(("postgres" | "postgresql", _)) => {
+                // what does not parse may hold a password: it is not shown
+                let url = Url::parse(catalog)
+                    .map_err(|e| SinkError::Option(format!("storage.catalog: {e}; write postgres://user@host:port/database")))?;
+                CatalogPlace::Postgres(url)
             }
-            None => warehouse.strip_prefix("file:").unwrap_or(warehouse),
+            Some((kind @ ("rest+http" | "rest+https"), _)) => {
+                let message = format!("a catalog in {kind}: use storage.catalog = 'sqlite:PATH' or 'postgres://…'");
+                return Err(SinkError::NotSupported(message));
+            }
+            _ => {
+                let message = "storage.catalog: write sqlite:PATH or postgres://user@host:port/database";
+                return Err(SinkError::Option(message.to_owned()));
+            }
         };
-        if folder.contains(['#', '?', '%']) {
+        if warehouse.contains(['#', '?', '%']) {
             return Err(SinkError::Option(format!(
                 "storage.warehouse = '{warehouse}': '#', '?' and '%' mean something in a URL, and readers of the tables would \
                  look for the wrong files; choose another folder"
             )));
         }
-        let absolute = |path: &str| -> Result<PathBuf, SinkError> {
-            let joined = base.join(path);
-            std::path::absolute(&joined).map_err(SinkError::file("find", joined))
+        let (warehouse, files) = match warehouse.split_once("://") {
+            Some(("s3" | "s3a", place)) => {
+                let place = place.trim_end_matches('/');
+                let bucket = place.split('/').next().unwrap_or_default();
+                if bucket.is_empty() {
+                    return Err(SinkError::Option(format!("storage.warehouse = '{warehouse}': write s3://bucket/folder")));
+                }
+                (format!("s3://{place}"), Files::bucket(bucket)?)
+            }
+            Some((scheme, _)) if scheme != "file" => {
+                return Err(SinkError::NotSupported(format!(
+                    "a warehouse in {scheme}: use a local folder or s3://bucket/folder for storage.warehouse"
+                )));
+            }
+            _ => (format!("file://{}", absolute(&local_path(warehouse).to_string_lossy())?.display()), Files::local()),
         };
-        Ok(Storage { catalog: absolute(file)?, warehouse: absolute(folder)? })
+        Ok(Storage { catalog, warehouse, files })
     }
 
     /// Makes the folders that are missing and finds out whether they can be written.
-    pub(crate) fn prepare(&self) -> Result<(), SinkError> {
-        let parent = self.catalog.parent().unwrap_or(Path::new("/")).to_path_buf();
-        for folder in [&parent, &self.warehouse] {
+    pub(crate) async fn prepare(&self) -> Result<(), SinkError> {
+        let mut folders = Vec::new();
+        if let CatalogPlace::Sqlite(file) = &self.catalog {
+            folders.push(file.parent().unwrap_or(Path::new("/")).to_path_buf());
+        }
+        if self.files.is_local() {
+            folders.push(local_path(&self.warehouse));
+        }
+        for folder in &folders {
             if folder.exists() && !folder.is_dir() {
                 return Err(SinkError::Option(format!(
                     "{} is a file, but the lake keeps a folder there: choose another path in [storage]",
@@ -103,29 +134,29 @@ impl Storage {
             }
             std::fs::create_dir_all(folder).map_err(SinkError::file("make the folder", folder))?;
         }
-        if self.catalog.is_dir() {
+        if let CatalogPlace::Sqlite(file) = &self.catalog
+            && file.is_dir()
+        {
             return Err(SinkError::Option(format!(
                 "{} is a folder, but storage.catalog names a file: choose another path",
-                self.catalog.display()
+                file.display()
             )));
         }
-        // Better now than at the first commit: a folder that nobody can write is found by writing.
-        let probe = self.warehouse.join(format!(".probe-{}", uuid::Uuid::new_v4()));
-        std::fs::write(&probe, b"").map_err(SinkError::file("write in", &self.warehouse))?;
-        std::fs::remove_file(&probe).map_err(SinkError::file("write in", &self.warehouse))
+        // Better now than at the first commit: a place that nobody can write is found by writing.
+        self.files.probe(&self.warehouse).await
     }
 
-    /// A new table's location, a `file:///…` URL. A folder that an earlier table of the name left is not used again, so that
-    /// its files are never taken for the new table's.
-    pub(crate) fn new_location(&self, table: &TableName) -> String {
-        let folder = self.warehouse.join(path_part(&table.namespace)).join(path_part(&table.name));
-        let folder = match folder.exists() {
-            true => {
-                folder.with_file_name(format!("{}-{}", path_part(&table.name), &uuid::Uuid::new_v4().simple().to_string()[..8]))
-            }
-            false => folder,
-        };
-        format!("file://{}", folder.display())
+    /// A new table's location. A folder that an earlier table of the name left is not used again, so that its files are never taken for
+    /// the new table's.
+    ///
+    /// # Errors
+    /// The warehouse cannot be looked at.
+    pub(crate) async fn new_location(&self, table: &TableName) -> Result<String, SinkError> {
+        let folder = format!("{}/{}/{}", self.warehouse, path_part(&table.namespace), path_part(&table.name));
+        Ok(match self.files.is_free(&folder).await? {
+            true => folder,
+            false => format!("{folder}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]),
+        })
     }
 }
 
@@ -139,14 +170,6 @@ fn path_part(name: &str) -> String {
     }
 }
 
-/// The local path of a `file:` location; anything else is returned as it is.
-pub(crate) fn local_path(location: &str) -> PathBuf {
-    match location.strip_prefix("file://") {
-        Some(path) => PathBuf::from(path),
-        None => PathBuf::from(location.strip_prefix("file:").unwrap_or(location)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,14 +178,19 @@ mod tests {
     fn options_become_paths_or_errors_in_words() {
         let base = Path::new("/lake");
         let storage = Storage::parse("sqlite:.livelake/catalog.db", ".livelake/warehouse", base).unwrap();
-        assert_eq!(storage.catalog, Path::new("/lake/.livelake/catalog.db"));
-        assert_eq!(storage.warehouse, Path::new("/lake/.livelake/warehouse"));
-        assert_eq!(Storage::parse("sqlite:/c.db", "file:///w", base).unwrap().warehouse, Path::new("/w"));
+        assert_eq!(storage.catalog, CatalogPlace::Sqlite("/lake/.livelake/catalog.db".into()));
+        assert_eq!(storage.warehouse, "file:///lake/.livelake/warehouse");
+        assert_eq!(Storage::parse("sqlite:/c.db", "file:///w", base).unwrap().warehouse, "file:///w");
+        let remote = Storage::parse("postgres://ann:secret@db:5433/lake?sslmode=require", "s3://bucket/lake/", base).unwrap();
+        assert_eq!(remote.warehouse, "s3://bucket/lake");
+        assert_eq!(remote.catalog.to_string(), "postgres://ann@db:5433/lake", "a password is not shown");
+        assert!(!format!("{remote:?}").contains("secret"));
         let said = |catalog, warehouse| Storage::parse(catalog, warehouse, base).unwrap_err().to_string();
-        assert!(said("postgres://h/db", "w").starts_with("not supported yet: "));
         assert!(said("rest+http://h", "w").starts_with("not supported yet: "));
-        assert!(said("sqlite:c.db", "s3://bucket/w").starts_with("not supported yet: "));
+        assert!(said("sqlite:c.db", "gs://bucket/w").starts_with("not supported yet: "));
+        assert!(said("sqlite:c.db", "s3://").contains("s3://bucket/folder"));
         assert!(said("mysql://h", "w").contains("sqlite:PATH"));
+        assert!(!said("postgres://ann:secret@db:port/x", "w").contains("secret"));
         assert!(said("sqlite:c.db", "a#b").contains("'#'"));
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use livelake_actors::client::{self, OutputFormat};
 
-use super::{Failure, refused};
+use super::{Failure, progress, refused};
 
 /// Write all rows of a view, as they are at one timestamp, to a file.
 #[derive(Debug, clap::Args)]
@@ -28,8 +28,15 @@ pub struct Export {
 impl Export {
     /// Exports.
     pub fn run(self) -> Result<(), Failure> {
-        let as_of = client::export(&self.url, &self.view, &self.output, self.format, self.as_of).map_err(refused)?;
-        eprintln!("{} as of {as_of} in {}", self.view, self.output.display());
+        let (bar, mut written) = (progress::written(&self.output), 0);
+        let mut progress = |bytes| {
+            written = bytes;
+            bar.set_position(bytes);
+        };
+        let as_of = client::export(&self.url, &self.view, &self.output, self.format, self.as_of, &mut progress);
+        bar.finish_and_clear();
+        let as_of = as_of.map_err(refused)?;
+        eprintln!("{} as of {as_of} in {}, {}", self.view, self.output.display(), indicatif::HumanBytes(written));
         Ok(())
     }
 }

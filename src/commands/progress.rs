@@ -1,5 +1,6 @@
-//! A progress line for long reads, on a terminal only.
+//! A progress line for long reads and long files, on a terminal only.
 
+use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -29,6 +30,18 @@ pub fn show(lake: &Lake) -> Progress {
         }
     });
     Progress { bar, task }
+}
+
+/// Shows how large a file has got, and how fast; its position is the bytes so far.
+pub fn written(file: &Path) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    // the template is a constant; were it wrong, the plain spinner does as well
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}: {bytes}, {bytes_per_sec}") {
+        bar.set_style(style);
+    }
+    bar.set_message(file.display().to_string());
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
 }
 
 impl Progress {

@@ -54,6 +54,17 @@ fn a_lake_is_looked_at_and_taken_back_by_epochs() {
     let unkept = refused(&format!("SELECT * FROM shop.unkept AS OF EPOCH {first}"));
     assert!(unkept.contains("shop.unkept") && unkept.contains("CREATE SINK"), "{unkept}");
 
+    // a file has the rows of one of these moments
+    let then = format!("SELECT shelf, items FROM shop.shelves ORDER BY shelf AS OF EPOCH {first}");
+    running.rows(&format!("COPY ({then}) TO 'old/shelves.csv'"));
+    let file = |name: &str| std::fs::read_to_string(lake.path().join("exports").join(name)).unwrap();
+    assert_eq!(file("old/shelves.csv"), "shelf,items\na,2\nb,1\n");
+    running.rows("COPY shop.shelves (items) TO 'shelves' WITH (FORMAT ndjson)");
+    assert_eq!(file("shelves"), "{\"items\":1}\n");
+    assert!(refused("COPY shop.items TO '../items.csv'").contains("without .."));
+    assert!(refused("COPY shop.items TO 'items'").contains("does not say the format"));
+    assert_eq!(std::fs::read_dir(lake.path().join("exports")).unwrap().count(), 2, "no half file stays");
+
     let epochs = running.rows("SHOW EPOCHS");
     let of_second = |row: &&serde_json::Value| row["epoch"] == second && row["table"] == "shop.items";
     let row = epochs.as_array().unwrap().iter().find(of_second).unwrap();

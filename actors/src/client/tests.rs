@@ -72,11 +72,16 @@ async fn exports_are_whole_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("zones.parquet");
     let (file, from) = (path.clone(), url.clone());
-    assert_eq!(blocking(move || export(&from, "city.zones", &file, None, None)).await.unwrap(), AS_OF);
+    let told = blocking(move || {
+        let mut told = Vec::new();
+        export(&from, "city.zones", &file, None, None, &mut |bytes| told.push(bytes)).map(|as_of| (as_of, told))
+    });
+    let (as_of, told) = told.await.unwrap();
+    assert_eq!((as_of, told.last()), (AS_OF, Some(&std::fs::metadata(&path).unwrap().len())));
     let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&path).unwrap()).unwrap().build().unwrap();
     assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 3);
     let file = folder.path().join("nothing.csv");
-    let error = blocking(move || export(&url, "city.nothing", &file, None, None)).await.unwrap_err();
+    let error = blocking(move || export(&url, "city.nothing", &file, None, None, &mut |_| {})).await.unwrap_err();
     assert!(matches!(error, ClientError::Refused { status: 404, .. }), "{error:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no half file stays");
     server.stop().await.unwrap();

@@ -160,6 +160,10 @@ impl Lake {
                 let done = self.vacuum(table.as_ref()).await?;
                 self.batch_answer(maintenance_batch(&done)?, "VACUUM")
             }
+            StatementKind::CopyToFile(copy) => {
+                let (as_of, rows) = self.copy_to_file(copy, position, parameters).await?;
+                Ok(done(as_of, &format!("COPY {rows}")))
+            }
             StatementKind::Flush => {
                 self.flush().await?;
                 Ok(done(self.newest(), "FLUSH"))

@@ -54,6 +54,9 @@ impl Copy {
             return Ok(None);
         }
         let mut rest = &tokens[1..];
+        if to_file(rest) {
+            return Ok(None);
+        }
         // COPY ( query ) …
         if rest.first() == Some(&"(") {
             let close = closing(rest).ok_or_else(|| syntax("a parenthesis is not closed"))?;
@@ -92,6 +95,22 @@ fn syntax(what: &str) -> PgWireError {
     let hint =
         "write COPY name FROM STDIN, COPY (query) TO STDOUT or COPY (SUBSCRIBE view) TO STDOUT, each [WITH (FORMAT csv, HEADER)]";
     wire("42601", format!("COPY: {what}"), Some(hint.to_owned()))
+}
+
+/// Whether rows go to a file of the lake: a statement like others, which sends no rows.
+fn to_file(tokens: &[&str]) -> bool {
+    let mut depth = 0_usize;
+    let way = tokens.iter().position(|token| {
+        match *token {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && (token.eq_ignore_ascii_case("to") || token.eq_ignore_ascii_case("from"))
+    });
+    way.is_some_and(|way| {
+        tokens[way].eq_ignore_ascii_case("to") && tokens.get(way + 1).is_some_and(|token| token.starts_with('\''))
+    })
 }
 
 /// `to stdout` or `from stdin`; gives what follows.

@@ -10,8 +10,8 @@ use super::parse::{
     Context, error_at, expect_word, is_word, parse_name, parse_select, peek_word, sub_parser, take_word, take_words,
 };
 use super::{
-    AsOf, Copy, CopyDirection, CopyFormat, CopyTarget, Explain, ExplainTarget, Options, RelationKind, Show, StatementKind,
-    Subscribe, SubscribeTarget, relation,
+    AsOf, Copy, CopyDirection, CopyFormat, CopyTarget, CopyToFile, Explain, ExplainTarget, Options, RelationKind, Show,
+    StatementKind, Subscribe, SubscribeTarget, relation,
 };
 use crate::name::fold;
 
@@ -199,11 +199,52 @@ fn parse_copy(parser: &mut Parser<'_>, tokens: &[TokenWithSpan], context: &Conte
         let columns = parser.parse_parenthesized_column_list(datafusion::sql::sqlparser::parser::IsOptional::Optional, false)?;
         CopyTarget::Relation(name, columns.iter().map(fold).collect())
     };
+    if is_word(&parser.peek_token_ref().token, "TO") && matches!(parser.peek_nth_token_ref(1).token, Token::SingleQuotedString(_))
+    {
+        return parse_copy_to_file(parser, target, place);
+    }
     let (direction, options) = parse_copy_rest(tokens, &target, place)?;
     while parser.peek_token_ref().token != Token::EOF {
         parser.advance_token();
     }
     copy_of(target, direction, &options, place)
+}
+
+/// `TO 'file' [[WITH] (FORMAT name)]`.
+fn parse_copy_to_file(
+    parser: &mut Parser<'_>,
+    target: CopyTarget,
+    place: datafusion::sql::sqlparser::tokenizer::Location,
+) -> Result<StatementKind, ParserError> {
+    expect_word(parser, "TO")?;
+    let file = parser.parse_literal_string()?;
+    let mut format = None;
+    take_word(parser, "WITH");
+    if parser.consume_token(&Token::LParen) {
+        expect_word(parser, "FORMAT")?;
+        let _is_written = parser.consume_token(&Token::Eq);
+        let token = parser.next_token();
+        format = match &token.token {
+            Token::Word(word) => Some(word.value.to_lowercase()),
+            Token::SingleQuotedString(text) => Some(text.to_lowercase()),
+            other => return error_at(format!("FORMAT takes a name, not {other}"), token.span.start),
+        };
+        parser.expect_token(&Token::RParen)?;
+    }
+    super::parse::expect_end(parser)?;
+    let query = match target {
+        CopyTarget::Query(query) => query,
+        CopyTarget::Relation(name, columns) => {
+            let quoted: Vec<String> = columns.iter().map(|column| format!("\"{}\"", column.replace('"', "\"\""))).collect();
+            let list = if quoted.is_empty() { "*".to_owned() } else { quoted.join(", ") };
+            match super::parse_statement(&format!("SELECT {list} FROM {}", name.quoted())).map(|statement| statement.kind) {
+                Ok(StatementKind::Query(query)) => query,
+                Ok(_) => return error_at("only rows can be copied", place),
+                Err(error) => return error_at(error.message, place),
+            }
+        }
+    };
+    Ok(StatementKind::CopyToFile(Box::new(CopyToFile { query, file, format })))
 }
 
 /// What follows the relation or query: read by sqlparser, as the end of a COPY of some table.
@@ -240,7 +281,7 @@ fn parse_copy_rest(
                 (false, _) => Ok((CopyDirection::In, options)),
             }
         }
-        _ => error_at("COPY goes FROM STDIN or TO STDOUT; files on the server are read by a SOURCE", place),
+        _ => error_at("COPY goes FROM STDIN, TO STDOUT or TO 'file'; files on the server are read by a SOURCE", place),
     }
 }
 

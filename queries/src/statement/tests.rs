@@ -93,6 +93,11 @@ fn other_statements() {
     let StatementKind::Drop(drop) = parsed("DROP MATERIALIZED VIEW IF EXISTS a.b, c CASCADE") else { panic!("not a drop") };
     assert_eq!((drop.kind, drop.names.len(), drop.if_exists, drop.cascade), (RelationKind::MaterializedView, 2, true, true));
     assert!(matches!(parsed("FLUSH"), StatementKind::Flush));
+    let StatementKind::CopyToFile(copy) = parsed("COPY (SELECT 1 AS of) TO 'a.parquet'") else { panic!() };
+    assert_eq!((copy.file.as_str(), copy.format), ("a.parquet", None));
+    let StatementKind::CopyToFile(copy) = parsed("copy a.t (x, \"Y\") to 'b' with (format NDJSON);") else { panic!() };
+    assert_eq!((copy.file.as_str(), copy.format.as_deref()), ("b", Some("ndjson")));
+    assert_eq!(copy.query.query.to_string(), "SELECT \"x\", \"Y\" FROM \"a\".\"t\"");
     assert!(matches!(parsed("VACUUM"), StatementKind::Vacuum(None)));
     assert!(matches!(parsed("vacuum a.t;"), StatementKind::Vacuum(Some(name)) if name == RelationName::new("a", "t")));
     assert!(matches!(parsed("SHOW EPOCHS"), StatementKind::ShowEpochs(None)));

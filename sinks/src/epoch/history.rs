@@ -14,6 +14,7 @@ use crate::error::SinkError;
 use crate::hydrate::{Scan, read_files};
 use crate::producer::{EPOCH_KEY, TableState};
 use crate::storage::TableName;
+use crate::storage::files::Files;
 
 impl Lake {
     /// An epoch by its number, if it is still known.
@@ -41,7 +42,7 @@ impl Lake {
     /// that do not fit.
     pub async fn read(&self, table: &TableName, schema: SchemaRef, rows: mpsc::Sender<RecordBatch>) -> Result<u64, SinkError> {
         let state = self.state(table).await?;
-        read(&state, schema, rows).await
+        read(self.files(), &state, schema, rows).await
     }
 
     /// As [`Lake::read`], with the rows that the table had at an epoch.
@@ -60,7 +61,7 @@ impl Lake {
         if state.manifests.is_empty() && !self.was_there(table, epoch).await? {
             return Err(SinkError::NotYet { table: table.clone(), epoch });
         }
-        read(&state, schema, rows).await
+        read(self.files(), &state, schema, rows).await
     }
 
     /// Whether an epoch or one before it wrote the table.
@@ -76,7 +77,7 @@ impl Lake {
         let snapshot =
             snapshot_at(&now.metadata, epoch).map_err(|oldest| SinkError::Expired { table: table.clone(), epoch, oldest })?;
         let metadata = now.metadata.as_ref().clone();
-        TableState::at(self.io(), table, &now.location, metadata, snapshot).await.map_err(failed())
+        TableState::at(self.files(), table, &now.location, metadata, snapshot).await.map_err(failed())
     }
 }
 
@@ -100,15 +101,17 @@ fn snapshot_at(metadata: &TableMetadata, epoch: u64) -> Result<Option<Arc<Snapsh
     }
 }
 
-async fn read(state: &TableState, schema: SchemaRef, rows: mpsc::Sender<RecordBatch>) -> Result<u64, SinkError> {
+async fn read(files: &Files, state: &TableState, schema: SchemaRef, rows: mpsc::Sender<RecordBatch>) -> Result<u64, SinkError> {
     if let Some(path) = &state.deletes.unreadable {
         let reason =
             format!("another program has put row-level deletes into it that are not read here ({path}): rewrite its files first");
         return Err(SinkError::Rows { table: state.name.clone(), reason });
     }
-    let files = state.live().map(|(_, file)| (file.path.clone(), state.deletes.of(&file.path).cloned())).collect();
-    let scan = Arc::new(Scan { files, schema: Arc::clone(state.metadata.current_schema()) });
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(scan.files.len().max(1));
+    let listed = state.live().map(|(_, file)| (file.path.clone(), state.deletes.of(&file.path).cloned())).collect();
+    let scan = Arc::new(Scan { storage: files.clone(), files: listed, schema: Arc::clone(state.metadata.current_schema()) });
+    // from a bucket most of the time goes by waiting for answers
+    let at_once = std::thread::available_parallelism().map_or(1, |n| n.get()).max(if files.is_local() { 1 } else { 8 });
+    let threads = at_once.min(scan.files.len().max(1));
     let next = Arc::new(AtomicUsize::new(0));
     let readers = (0..threads).map(|_| {
         let (scan, next, schema, rows) = (Arc::clone(&scan), Arc::clone(&next), Arc::clone(&schema), rows.clone());

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use iceberg::io::FileIO;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{Lake, expiry, pointer_of};
@@ -13,6 +12,7 @@ use crate::maintenance::Seen;
 use crate::producer::expiry::Keep;
 use crate::producer::{EPOCH_KEY, KIND_KEY, Staged, TableState};
 use crate::storage::TableName;
+use crate::storage::files::Files;
 
 /// The right to commit, held until it is dropped: no epoch is committed meanwhile.
 pub(crate) struct TableCommit<'l> {
@@ -55,12 +55,12 @@ impl Lake {
         if let Some(known) = known.filter(|known| known.location == location) {
             return Ok(Some(known));
         }
-        let loaded = TableState::load(&self.inner.io, table, &location).await;
+        let loaded = TableState::load(&self.inner.storage.files, table, &location).await;
         loaded.map(|state| Some(Arc::new(state))).map_err(SinkError::table("read the metadata", table))
     }
 
-    pub(crate) fn io(&self) -> &FileIO {
-        &self.inner.io
+    pub(crate) fn files(&self) -> &Files {
+        &self.inner.storage.files
     }
 
     pub(crate) fn rules(&self) -> FileRules {
@@ -93,7 +93,7 @@ impl TableCommit<'_> {
             self.tables.remove(&self.table);
             return Err(error);
         }
-        let garbage = expiry::garbage(&lake.inner.io, &mut staged).await;
+        let garbage = expiry::garbage(&lake.files().io, &mut staged).await;
         self.tables.insert(self.table.clone(), Arc::new(staged.state));
         lake.sweep(garbage).await;
         Ok(())

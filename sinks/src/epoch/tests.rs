@@ -7,10 +7,13 @@ mod history;
 mod long;
 mod maintenance;
 mod model;
+mod network;
 mod readers;
+mod remote;
 mod speed;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use arrow::array::{Array, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{concat_batches, lexsort_to_indices, take_record_batch};
@@ -21,7 +24,24 @@ use livelake_dataflow::protocol::Timestamp;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::storage::files::local_path;
+use crate::storage::place::CatalogPlace;
 use crate::{PartitionBy, SinkMode};
+
+impl Lake {
+    /// The folder of the tables.
+    fn warehouse_path(&self) -> PathBuf {
+        local_path(&self.storage().warehouse)
+    }
+}
+
+/// The SQLite file of a lake that has one.
+fn catalog_file(lake: &Lake) -> PathBuf {
+    match &lake.storage().catalog {
+        CatalogPlace::Sqlite(path) => path.clone(),
+        CatalogPlace::Postgres(_) => unreachable!("this test's lake is in a file"),
+    }
+}
 
 /// Makes a commit fail at a step: 0 before any file, 1 after the tables' files, 2 before the flip, 3 after it (a lost answer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +137,13 @@ pub(super) fn epoch(number: u64) -> Epoch {
     Epoch { number, timestamp: number * 1_000_000, positions: serde_json::json!({"orders": {"0": number * 10}}) }
 }
 
+/// A lake in a folder, or where [`remote`] says.
 pub(super) fn options(folder: &Path) -> LakeOptions {
-    LakeOptions { keep: 4, writer: "test".into(), ..LakeOptions::new(folder) }
+    let local = LakeOptions { keep: 4, writer: "test".into(), ..LakeOptions::new(folder) };
+    match remote::places(folder) {
+        Some((catalog, warehouse)) => LakeOptions { catalog, warehouse, ..local },
+        None => local,
+    }
 }
 
 /// All rows of a table in the wanted columns, in the order of the first.
@@ -149,6 +174,18 @@ pub(super) fn files_below(folder: &Path) -> std::collections::BTreeSet<PathBuf> 
         match path.is_dir() {
             true => found.extend(files_below(&path)),
             false => drop(found.insert(path)),
+        }
+    }
+    found
+}
+
+/// Locations of all files of a lake's tables, those of tables that are gone included.
+pub(super) async fn all_files(lake: &Lake) -> std::collections::BTreeSet<String> {
+    let (files, mut found) = (lake.files(), std::collections::BTreeSet::new());
+    for namespace in files.folders(&lake.storage().warehouse).await.unwrap() {
+        for table in files.folders(&namespace).await.unwrap() {
+            let listed = files.list(&table, &["data", "metadata"]).await.unwrap();
+            found.extend(listed.into_iter().map(|found| files.same(&found.location)));
         }
     }
     found

@@ -4,82 +4,90 @@
 //! in the table's folder go once they are old enough not to be somebody's who is at work just now.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use iceberg::io::FileIO;
-
-use crate::epoch::Lake;
+use crate::epoch::{Lake, folder_of};
 use crate::error::SinkError;
 use crate::failpoint;
 use crate::producer::{TableState, read_list};
-use crate::storage::{TableName, local_path};
+use crate::storage::TableName;
+use crate::storage::files::{Files, Found};
 
 /// What a table's files are called; anything else in its folder is not ours to judge.
 const SUFFIXES: [&str; 3] = [".parquet", ".avro", ".metadata.json"];
+
+/// The folders of a table that have files.
+const PARTS: &[&str] = &["data", "metadata"];
 
 impl Lake {
     /// Deletes a table's files that nobody reaches; how many, and their bytes.
     pub(super) async fn remove_orphans(&self, table: &TableName, age: Duration) -> Result<(usize, u64), SinkError> {
         // Listed before the commits are held up: what comes meanwhile is young, and reached.
-        let folder = local_path(self.state(table).await?.metadata.location());
-        let listed = tokio::task::spawn_blocking(move || old_files(&folder, age)).await;
-        let candidates = listed.map_err(|e| SinkError::Thread(e.to_string()))??;
+        let folder = self.state(table).await?.metadata.location().to_owned();
+        let candidates = rested(known(self.files(), &folder).await?, age);
         if candidates.is_empty() {
             return Ok((0, 0));
         }
         let commit = self.begin(table).await?;
         let Some(state) = commit.state(self).await? else { return Ok((0, 0)) };
-        let reached = reached(self.io(), &state).await.map_err(SinkError::table("find the files", table))?;
-        let orphans: Vec<(PathBuf, u64)> = candidates.into_iter().filter(|(path, _)| !reached.contains(path)).collect();
-        let (mut count, mut bytes) = (0, 0);
-        for (path, size) in orphans {
-            failpoint::reach("orphan");
-            match std::fs::remove_file(&path) {
-                Ok(()) => (count, bytes) = (count + 1, bytes + size),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "a file that nobody reaches stays behind"),
-            }
-        }
+        let reached = reached(self.files(), &state).await.map_err(SinkError::table("find the files", table))?;
+        let orphans: Vec<Found> =
+            candidates.into_iter().filter(|found| !reached.contains(&self.files().same(&found.location))).collect();
+        let (count, bytes) = (orphans.len(), orphans.iter().map(|found| found.bytes).sum());
+        orphans.iter().for_each(|_| failpoint::reach("orphan"));
+        self.files().discard(orphans.into_iter().map(|found| found.location).collect()).await;
         drop(commit);
         Ok((count, bytes))
     }
-}
 
-impl Lake {
     /// Deletes folders of tables that a killed process was making: no table is there, and no epoch ever showed the snapshot in them. How many,
     /// and their bytes.
     pub(super) async fn remove_abandoned(&self, age: Duration) -> Result<(usize, u64), SinkError> {
-        let warehouse = self.warehouse_path().to_path_buf();
-        let folders = tokio::task::spawn_blocking(move || table_folders(&warehouse)).await;
-        let folders = folders.map_err(|e| SinkError::Thread(e.to_string()))??;
+        let folders = self.table_folders().await?;
         let commit = self.begin_any().await?;
-        let used: HashSet<PathBuf> =
-            self.pointers().await?.iter().filter_map(|(_, location)| Some(table_folder(location)?.to_path_buf())).collect();
+        let pointers = self.pointers().await?;
+        let used: HashSet<String> =
+            pointers.iter().filter_map(|(_, location)| Some(self.files().same(folder_of(location)?))).collect();
         let (mut count, mut bytes) = (0, 0);
-        for folder in folders.into_iter().filter(|folder| !used.contains(folder)) {
-            let old = old_files(&folder, age)?;
-            // all of its files, or somebody is at work
-            if old.len() != old_files(&folder, Duration::ZERO)?.len() || self.was_shown(&folder).await? {
+        for folder in folders.into_iter().filter(|folder| !used.contains(&self.files().same(folder))) {
+            let files = known(self.files(), &folder).await?;
+            let (all, size) = (files.len(), files.iter().map(|found| found.bytes).sum::<u64>());
+            // all of its files are old, or somebody is at work
+            if rested(files, age).len() != all || self.was_shown(&folder).await? {
                 continue;
             }
-            match std::fs::remove_dir_all(&folder) {
-                Ok(()) => (count, bytes) = (count + old.len(), bytes + old.iter().map(|(_, size)| size).sum::<u64>()),
-                Err(error) => tracing::warn!(folder = %folder.display(), %error, "a table that never was stays behind"),
+            match self.files().remove_below(&folder).await {
+                Ok(()) => (count, bytes) = (count + all, bytes + size),
+                Err(error) => tracing::warn!(folder, %error, "a table that never was stays behind"),
             }
         }
         drop(commit);
         Ok((count, bytes))
     }
 
+    /// Folders that look like tables': namespace, name.
+    async fn table_folders(&self) -> Result<Vec<String>, SinkError> {
+        let mut tables = Vec::new();
+        for namespace in self.files().folders(&self.storage().warehouse).await? {
+            for table in self.files().folders(&namespace).await? {
+                let parts = self.files().folders(&table).await?;
+                if parts.iter().any(|part| PARTS.iter().any(|known| part.trim_end_matches('/').ends_with(&format!("/{known}")))) {
+                    tables.push(table);
+                }
+            }
+        }
+        Ok(tables)
+    }
+
     /// Whether some epoch showed what is in a folder. If in doubt, yes.
-    async fn was_shown(&self, folder: &Path) -> Result<bool, SinkError> {
-        let metadata = folder.join("metadata");
-        let names = std::fs::read_dir(&metadata).map(|entries| entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>());
+    async fn was_shown(&self, folder: &str) -> Result<bool, SinkError> {
         let mut snapshots = Vec::new();
-        for path in names.unwrap_or_default().iter().filter(|path| path.to_string_lossy().ends_with(".metadata.json")) {
-            let location = format!("file://{}", path.display());
+        for found in self.files().list(folder, &["metadata"]).await? {
+            if !found.location.ends_with(".metadata.json") {
+                continue;
+            }
             // one that was not written to its end was not shown
-            let Ok(read) = iceberg::spec::TableMetadata::read_from(self.io(), &location).await else { continue };
+            let Ok(read) = iceberg::spec::TableMetadata::read_from(&self.files().io, &found.location).await else { continue };
             match (read.properties().contains_key(crate::producer::EPOCH_KEY), read.current_snapshot_id()) {
                 (true, Some(snapshot)) => snapshots.push(snapshot),
                 _ => return Ok(true),
@@ -89,70 +97,41 @@ impl Lake {
     }
 }
 
-/// The folder of a table: the one above its metadata.
-fn table_folder(metadata: &str) -> Option<PathBuf> {
-    Some(local_path(metadata).parent()?.parent()?.to_path_buf())
+/// A table's files in a folder.
+async fn known(files: &Files, folder: &str) -> Result<Vec<Found>, SinkError> {
+    let mut found = files.list(folder, PARTS).await?;
+    found.retain(|found| SUFFIXES.iter().any(|suffix| found.location.ends_with(suffix)));
+    Ok(found)
 }
 
-/// Folders that look like tables': namespace, name.
-fn table_folders(warehouse: &Path) -> Result<Vec<PathBuf>, SinkError> {
-    let below = |folder: &Path| -> Result<Vec<PathBuf>, SinkError> {
-        let entries = std::fs::read_dir(folder).map_err(SinkError::file("list the folder", folder))?;
-        Ok(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
-    };
-    let mut tables = Vec::new();
-    for namespace in below(warehouse)? {
-        tables.extend(
-            below(&namespace)?.into_iter().filter(|table| table.join("data").is_dir() || table.join("metadata").is_dir()),
-        );
-    }
-    Ok(tables)
-}
-
-/// Files of a table's folder that have not changed for that long, with their bytes.
-fn old_files(folder: &Path, age: Duration) -> Result<Vec<(PathBuf, u64)>, SinkError> {
+/// Those that have not changed for that long.
+fn rested(mut found: Vec<Found>, age: Duration) -> Vec<Found> {
     let now = SystemTime::now();
-    let mut files = Vec::new();
-    for part in ["data", "metadata"].map(|part| folder.join(part)) {
-        let entries = match std::fs::read_dir(&part) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            entries => entries.map_err(SinkError::file("list the folder", &part))?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(SinkError::file("list the folder", &part))?;
-            let name = entry.file_name();
-            let is_known = SUFFIXES.iter().any(|suffix| name.to_string_lossy().ends_with(suffix));
-            // one that is gone by now was somebody's to delete
-            let Ok(found) = entry.metadata() else { continue };
-            let rested = found.modified().ok().and_then(|changed| now.duration_since(changed).ok());
-            if is_known && found.is_file() && rested.is_some_and(|rested| rested >= age) {
-                files.push((entry.path(), found.len()));
-            }
-        }
-    }
-    Ok(files)
+    // a bucket's clock may be ahead of ours
+    found.retain(|found| now.duration_since(found.changed).unwrap_or_default() >= age);
+    found
 }
 
 /// All files that a table's metadata leads to.
-async fn reached(io: &FileIO, state: &TableState) -> iceberg::Result<HashSet<PathBuf>> {
+async fn reached(files: &Files, state: &TableState) -> iceberg::Result<HashSet<String>> {
     let metadata = &state.metadata;
-    let mut reached = HashSet::from([local_path(&state.location)]);
-    reached.extend(metadata.metadata_log().iter().map(|log| local_path(&log.metadata_file)));
-    reached.extend(metadata.statistics_iter().map(|file| local_path(&file.statistics_path)));
+    let mut reached = HashSet::from([files.same(&state.location)]);
+    reached.extend(metadata.metadata_log().iter().map(|log| files.same(&log.metadata_file)));
+    reached.extend(metadata.statistics_iter().map(|file| files.same(&file.statistics_path)));
     let mut known = HashSet::new();
     for snapshot in metadata.snapshots() {
-        reached.insert(local_path(snapshot.manifest_list()));
+        reached.insert(files.same(snapshot.manifest_list()));
         let list = match state.reach.get(&snapshot.snapshot_id()) {
             Some(list) => list.as_ref().clone(),
-            None => read_list(io, snapshot, metadata).await?,
+            None => read_list(&files.io, snapshot, metadata).await?,
         };
         for manifest in list {
             if !known.insert(manifest.manifest_path.clone()) {
                 continue;
             }
-            reached.insert(local_path(&manifest.manifest_path));
-            for entry in manifest.load_manifest(io).await?.entries().iter().filter(|entry| entry.is_alive()) {
-                reached.insert(local_path(entry.file_path()));
+            reached.insert(files.same(&manifest.manifest_path));
+            for entry in manifest.load_manifest(&files.io).await?.entries().iter().filter(|entry| entry.is_alive()) {
+                reached.insert(files.same(entry.file_path()));
             }
         }
     }

@@ -82,7 +82,7 @@ pub(crate) async fn rewrite(
     gone: Option<&RoaringBitmap>,
 ) -> Result<(), SinkError> {
     tracing::trace!(path = file.path, rows = file.records, "a file is written anew");
-    for batch in Rows::open(&file.path, base.metadata.current_schema(), &writer.arrow)?.left(gone)? {
+    for batch in Rows::open(writer.storage(), &file.path, base.metadata.current_schema(), &writer.arrow)?.left(gone)? {
         writer.add(file.partition.clone(), batch?).await?;
     }
     Ok(())
@@ -172,7 +172,7 @@ fn lose<'f>(
             break;
         }
         let gone = base.deletes.of(&file.path).map(|gone| gone.as_ref());
-        let found = sought.find(&file.path, base.metadata.current_schema(), gone)?;
+        let found = sought.find(writer.storage(), &file.path, base.metadata.current_schema(), gone)?;
         if !found.is_empty() {
             losses.push((*file, gone.map_or_else(|| found.clone(), |gone| gone | &found)));
         }

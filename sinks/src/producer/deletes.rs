@@ -6,7 +6,6 @@
 //! `docs/internals/epochs.md` apply them.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
@@ -16,14 +15,14 @@ use iceberg::metadata_columns::{delete_file_path_field, delete_file_pos_field};
 use iceberg::spec::{DataContentType, DataFile, DataFileFormat, ManifestContentType, Schema, Struct};
 use iceberg::writer::file_writer::{FileWriter, FileWriterBuilder, ParquetWriterBuilder};
 use iceberg::{Error, ErrorKind, Result};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use roaring::RoaringBitmap;
 
 use super::attempt::Attempt;
 use super::{LiveFile, Manifest};
-use crate::storage::local_path;
+use crate::storage::files::Files;
+use crate::storage::parquet_file::{ParquetFile, Part};
 
 /// Positions (from 0) of rows of one data file that are gone.
 pub(crate) type Gone = Arc<RoaringBitmap>;
@@ -41,7 +40,7 @@ pub(crate) struct Deletions {
 
 impl Deletions {
     /// Reads the delete files that manifests list. Blocks.
-    pub(crate) fn read(manifests: &[Manifest]) -> Result<Deletions> {
+    pub(crate) fn read(files: &Files, manifests: &[Manifest]) -> Result<Deletions> {
         let mut all = Deletions::default();
         let deletes = manifests.iter().filter(|manifest| manifest.file.content == ManifestContentType::Deletes);
         let alive: HashSet<&str> = manifests.iter().flat_map(|manifest| manifest.live.iter().map(|f| f.path.as_str())).collect();
@@ -52,7 +51,7 @@ impl Deletions {
                 continue;
             }
             let about = all.files.entry(file.path.clone()).or_default();
-            read_file(&file.path, |data, position| {
+            read_file(files, &file.path, |data, position| {
                 if about.last().is_none_or(|last| last != data) && !about.iter().any(|known| known == data) {
                     about.push(data.to_string());
                 }
@@ -98,11 +97,10 @@ impl Deletions {
 }
 
 /// Calls `each` for every row of a position delete file.
-fn read_file(path: &str, mut each: impl FnMut(&str, u32)) -> Result<()> {
+fn read_file(files: &Files, path: &str, mut each: impl FnMut(&str, u32)) -> Result<()> {
     let wrong = |what: &str| Error::new(ErrorKind::DataInvalid, format!("the delete file {path} {what}"));
-    let file = File::open(local_path(path)).map_err(|e| wrong("cannot be opened").with_source(e))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
-    for batch in reader.map_err(|e| wrong("cannot be read").with_source(e))? {
+    let file = ParquetFile::open(files, path).map_err(|e| wrong("cannot be opened").with_source(e))?;
+    for batch in file.read(Part::default()).map_err(|e| wrong("cannot be read").with_source(e))? {
         let batch = batch.map_err(|e| wrong("cannot be read").with_source(e))?;
         let column = |name: &str, as_type: &DataType| {
             let column = batch.column_by_name(name).ok_or_else(|| wrong("has no columns file_path and pos"))?;

@@ -13,8 +13,6 @@ use iceberg::spec::{ManifestFile, Snapshot, TableMetadata};
 
 use super::manifests::live_files;
 use super::{LiveFile, Staged, read_list};
-use crate::failpoint;
-use crate::storage::local_path;
 
 /// Which snapshots a table keeps: so many at least, and all that are young.
 #[derive(Clone, Copy, Debug)]
@@ -45,19 +43,6 @@ pub(crate) async fn garbage(io: &FileIO, staged: &mut Staged) -> Vec<String> {
         }
     }
     paths
-}
-
-/// Deletes files. Blocks.
-pub(crate) fn discard(paths: &[String]) {
-    for path in paths {
-        failpoint::reach("sweep");
-        match std::fs::remove_file(local_path(path)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path, %error, "an old file stays behind")
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Files that an expired snapshot reaches and no retained one. What this process wrote or read before comes from memory.

@@ -17,6 +17,7 @@ use crate::partition::{Splitter, pick};
 use crate::producer::attempt::Attempt;
 use crate::schema::file_schema;
 use crate::storage::TableName;
+use crate::storage::files::Files;
 
 /// Rows of a row group: large enough to compress well, small enough to skip and to hold in memory.
 const ROW_GROUP_ROWS: usize = 262_144;
@@ -133,6 +134,11 @@ impl<'a> TableWriter<'a> {
             self.add(partition, pick(batch, rows.as_ref())?).await?;
         }
         Ok(())
+    }
+
+    /// Where the table's files are.
+    pub(crate) fn storage(&self) -> &'a Files {
+        &self.attempt.files
     }
 
     /// What the names of its files begin with.

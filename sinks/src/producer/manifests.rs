@@ -108,7 +108,7 @@ impl Rewrite<'_> {
         let mut writer: Option<ManifestWriter> = None;
         let mut kept = Vec::new();
         for manifest in &group {
-            let loaded = manifest.file.load_manifest(&self.attempt.io).await?;
+            let loaded = manifest.file.load_manifest(&self.attempt.files.io).await?;
             let out = match &mut writer {
                 Some(writer) => writer,
                 none => {

@@ -1,21 +1,21 @@
-//! The SQL catalog: pyiceberg's, Java's and iceberg-rust's tables (layout V1, with `iceberg_type`) and two of our own.
+//! The SQL catalog, in SQLite or PostgreSQL: pyiceberg's, Java's and iceberg-rust's tables (layout V1, with `iceberg_type`) and two of our own.
 //!
 //! The statements are here rather than in `iceberg-catalog-sql` because an epoch needs all of them in one transaction; that the
-//! crate reads what they write is tested.
+//! crate reads what they write is tested. They are the same for both databases, down to the parameters (`$1`).
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection, Row};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Connection, Row};
 
 use crate::epoch::EpochRecord;
 use crate::error::SinkError;
 use crate::failpoint;
+use crate::storage::place::CatalogPlace;
 use crate::storage::{CATALOG_NAME, TableName};
 
-/// How long a statement waits for another program's lock. Our own transactions hold theirs for milliseconds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer of the database is waited for. After that the connection is given up.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Epochs that stay in `livelake_epochs`; the Iceberg table `livelake._epochs` keeps all.
 const EPOCH_ROWS_KEPT: u64 = 10_000;
@@ -27,10 +27,10 @@ const LAYOUT: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (catalog_name VARCHAR(255) NOT NULL, \
      namespace VARCHAR(255) NOT NULL, property_key VARCHAR(255), property_value VARCHAR(1000), \
      PRIMARY KEY (catalog_name, namespace, property_key))",
-    "CREATE TABLE IF NOT EXISTS livelake_epochs (epoch INTEGER PRIMARY KEY, timestamp INTEGER NOT NULL, \
-     committed_at INTEGER NOT NULL, positions TEXT NOT NULL, token TEXT NOT NULL, tables TEXT NOT NULL, rows TEXT)",
-    "CREATE TABLE IF NOT EXISTS livelake_writer (id INTEGER PRIMARY KEY CHECK (id = 1), token TEXT NOT NULL, \
-     name TEXT NOT NULL, pid INTEGER NOT NULL, since INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS livelake_epochs (epoch BIGINT PRIMARY KEY, timestamp BIGINT NOT NULL, \
+     committed_at BIGINT NOT NULL, positions TEXT NOT NULL, token TEXT NOT NULL, tables TEXT NOT NULL, rows TEXT)",
+    "CREATE TABLE IF NOT EXISTS livelake_writer (id BIGINT PRIMARY KEY CHECK (id = 1), token TEXT NOT NULL, \
+     name TEXT NOT NULL, pid BIGINT NOT NULL, since BIGINT NOT NULL)",
 ];
 
 /// What an epoch does to one table's pointer.
@@ -61,13 +61,6 @@ pub(crate) enum Pointer {
     },
 }
 
-/// A connection to the SQLite file.
-#[derive(Debug)]
-pub(crate) struct Catalog {
-    conn: SqliteConnection,
-    path: PathBuf,
-}
-
 /// What the flip found.
 #[derive(Debug)]
 pub(crate) enum Flip {
@@ -78,116 +71,119 @@ pub(crate) enum Flip {
 }
 
 /// Turns a database error into ours.
-pub(crate) fn fault(what: &'static str, path: &Path) -> impl Fn(sqlx::Error) -> SinkError {
-    let path = path.to_path_buf();
-    move |source| SinkError::Catalog { what, path: path.clone(), source }
+pub(crate) fn fault(what: &'static str, place: &CatalogPlace) -> impl Fn(sqlx::Error) -> SinkError + use<> {
+    let place = place.to_string();
+    move |source| SinkError::Catalog { what, place: place.clone(), source }
+}
+
+/// Waits for the database, but not for ever: a server that was cut off does not say so.
+pub(crate) async fn answer<T>(of: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(ANSWER_WITHIN, of).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message)))
+    })
+}
+
+/// A connection to the database.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    conn: AnyConnection,
+    place: CatalogPlace,
+    /// Opened for writing.
+    writes: bool,
+    /// Whether the last thing that was asked of the connection came to its end. If not, what it would answer next is not known.
+    rests: bool,
 }
 
 impl Catalog {
-    /// Opens the file; a writer makes it if it is missing and sets it up.
-    pub(crate) async fn open(path: &Path, write: bool) -> Result<Catalog, SinkError> {
-        if !write && !path.exists() {
-            return Err(SinkError::Option(format!("there is no lake: the catalog {} does not exist", path.display())));
+    /// Opens the database; a writer makes what is missing in it.
+    pub(crate) async fn open(place: &CatalogPlace, writes: bool) -> Result<Catalog, SinkError> {
+        if let CatalogPlace::Sqlite(path) = place
+            && !writes
+            && !path.exists()
+        {
+            return Err(SinkError::Option(format!("there is no lake: the catalog {place} does not exist")));
         }
-        let mut options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).create_if_missing(write);
-        if write {
-            // WAL: readers go on while we commit. FULL: a commit is on the disk when it is acknowledged.
-            options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+        let mut conn = place.connect(writes).await.map_err(fault("connect", place))?;
+        if writes {
+            set_up(&mut conn, place).await?;
         }
-        let mut conn = SqliteConnection::connect_with(&options).await.map_err(fault("open the file", path))?;
-        if write {
-            let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(fault("begin", path))?;
-            for statement in LAYOUT {
-                sqlx::query(statement).execute(&mut *tx).await.map_err(fault("make the tables", path))?;
-            }
-            // a lake of before the rows were noted
-            let noted = sqlx::query("SELECT 1 FROM pragma_table_info('livelake_epochs') WHERE name = 'rows'");
-            if noted.fetch_optional(&mut *tx).await.map_err(fault("make the tables", path))?.is_none() {
-                let add = sqlx::query("ALTER TABLE livelake_epochs ADD COLUMN rows TEXT");
-                add.execute(&mut *tx).await.map_err(fault("make the tables", path))?;
-            }
-            tx.commit().await.map_err(fault("make the tables", path))?;
-        }
-        Ok(Catalog { conn, path: path.to_path_buf() })
+        Ok(Catalog { conn, place: place.clone(), writes, rests: true })
     }
 
-    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.conn
+    /// The connection for one thing to ask, a new one if the last did not come to its end. [`Catalog::rest`] is the end.
+    pub(crate) async fn connection(&mut self) -> Result<&mut AnyConnection, SinkError> {
+        if !self.rests {
+            self.conn = self.place.connect(self.writes).await.map_err(fault("connect again", &self.place))?;
+        }
+        self.rests = false;
+        Ok(&mut self.conn)
+    }
+
+    /// Says that what was asked of the connection has been answered.
+    pub(crate) fn rest(&mut self) {
+        self.rests = true;
     }
 
     /// All tables and where they point, as of one moment, in order of their names.
     pub(crate) async fn pointers(&mut self) -> Result<Vec<(TableName, String)>, SinkError> {
-        let rows = sqlx::query(
-            "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables WHERE catalog_name = ? \
+        let error = fault("list the tables", &self.place);
+        let query = sqlx::query(
+            "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables WHERE catalog_name = $1 \
              AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL) AND metadata_location IS NOT NULL \
              ORDER BY table_namespace, table_name",
-        )
-        .bind(CATALOG_NAME)
-        .fetch_all(&mut self.conn)
-        .await
-        .map_err(fault("list the tables", &self.path))?;
+        );
+        let rows = answer(query.bind(CATALOG_NAME).fetch_all(self.connection().await?)).await.map_err(error)?;
+        self.rest();
         Ok(rows.iter().map(|r| (TableName::new(r.get::<String, _>(0), r.get::<String, _>(1)), r.get(2))).collect())
     }
 
     /// Where one table points.
     pub(crate) async fn pointer(&mut self, table: &TableName) -> Result<Option<String>, SinkError> {
-        let row = sqlx::query(
-            "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?",
-        )
-        .bind(CATALOG_NAME)
-        .bind(&table.namespace)
-        .bind(&table.name)
-        .fetch_optional(&mut self.conn)
-        .await
-        .map_err(fault("find a table", &self.path))?;
+        let error = fault("find a table", &self.place);
+        let query = sqlx::query(
+            "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3",
+        );
+        let query = query.bind(CATALOG_NAME).bind(&table.namespace).bind(&table.name);
+        let row = answer(query.fetch_optional(self.connection().await?)).await.map_err(error)?;
+        self.rest();
         Ok(row.and_then(|r| r.get::<Option<String>, _>(0)))
     }
 
     /// The newest epochs first, at most `limit`. Empty for a catalog that never was a lake's.
     pub(crate) async fn epochs(&mut self, limit: usize) -> Result<Vec<EpochRecord>, SinkError> {
-        self.epochs_where("", 0, limit).await
+        self.epochs_where("epoch >= $2", 0, limit).await
     }
 
     /// An epoch by its number.
     pub(crate) async fn epoch(&mut self, number: u64) -> Result<Option<EpochRecord>, SinkError> {
-        Ok(self.epochs_where("WHERE epoch = ?2", number, 1).await?.pop())
+        Ok(self.epochs_where("epoch = $2", number, 1).await?.pop())
     }
 
     /// The newest epoch at or before a timestamp.
     pub(crate) async fn epoch_at(&mut self, timestamp: u64) -> Result<Option<EpochRecord>, SinkError> {
-        Ok(self.epochs_where("WHERE timestamp <= ?2", timestamp, 1).await?.pop())
+        Ok(self.epochs_where("timestamp <= $2", timestamp, 1).await?.pop())
     }
 
     /// The newest first, of those that a condition on `value` chooses.
     async fn epochs_where(&mut self, condition: &str, value: u64, limit: usize) -> Result<Vec<EpochRecord>, SinkError> {
-        let error = fault("read the epochs", &self.path);
-        let columns = sqlx::query("SELECT name FROM pragma_table_info('livelake_epochs')").fetch_all(&mut self.conn).await;
-        let columns: Vec<String> = columns.map_err(&error)?.iter().map(|row| row.get(0)).collect();
+        let error = fault("read the epochs", &self.place);
+        // a catalog that never was a lake's, and a lake that an older version wrote
+        let columns = answer(columns_of("livelake_epochs", &self.place.clone(), self.connection().await?)).await;
+        let columns = columns.map_err(&error)?;
+        self.rest();
         if columns.is_empty() {
             return Ok(Vec::new());
         }
-        // a reader of a lake that an older version wrote
         let noted = if columns.iter().any(|column| column == "rows") { "rows" } else { "NULL" };
         let text = format!(
-            "SELECT epoch, timestamp, committed_at, positions, token, tables, {noted} FROM livelake_epochs {condition} \
-             ORDER BY epoch DESC LIMIT ?1"
+            "SELECT epoch, timestamp, committed_at, positions, token, tables, {noted} FROM livelake_epochs WHERE {condition} \
+             ORDER BY epoch DESC LIMIT $1"
         );
-        let query = sqlx::query(&text).bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows = query.bind(value.cast_signed()).fetch_all(&mut self.conn).await.map_err(&error)?;
-        rows.iter()
-            .map(|row| {
-                let unreadable = |e: serde_json::Error| error(sqlx::Error::Decode(Box::new(e)));
-                Ok(EpochRecord {
-                    number: row.get::<i64, _>(0).cast_unsigned(),
-                    timestamp: row.get::<i64, _>(1).cast_unsigned(),
-                    committed_at: row.get(2),
-                    positions: serde_json::from_str(&row.get::<String, _>(3)).map_err(unreadable)?,
-                    token: row.get(4),
-                    tables: serde_json::from_str(&row.get::<String, _>(5)).map_err(unreadable)?,
-                    rows: serde_json::from_str(row.get::<Option<&str>, _>(6).unwrap_or("{}")).map_err(unreadable)?,
-                })
-            })
-            .collect()
+        let query = sqlx::query(&text).bind(i64::try_from(limit).unwrap_or(i64::MAX)).bind(value.cast_signed());
+        let rows = answer(query.fetch_all(self.connection().await?)).await.map_err(&error)?;
+        self.rest();
+        rows.iter().map(|row| epoch_of(row).map_err(|e| error(sqlx::Error::Decode(Box::new(e))))).collect()
     }
 
     /// Moves all pointers and notes the epoch, or does nothing at all.
@@ -196,47 +192,26 @@ impl Catalog {
     /// [`SinkError::Superseded`], [`SinkError::EpochOrder`], [`SinkError::Conflict`]: nothing was changed.
     /// [`SinkError::Unknown`]: the last step's answer got lost.
     pub(crate) async fn flip(&mut self, record: &EpochRecord, pointers: &[Pointer]) -> Result<Flip, SinkError> {
-        let error = fault("commit the epoch", &self.path);
+        let (error, place) = (fault("commit the epoch", &self.place), self.place.clone());
         failpoint::reach("catalog-begin");
-        let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await.map_err(&error)?;
-        check_token(&mut tx, &record.token, &error).await?;
-        let newest = sqlx::query("SELECT epoch, timestamp, token FROM livelake_epochs ORDER BY epoch DESC LIMIT 1")
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(&error)?;
-        if let Some(row) = newest {
-            let (newest, timestamp) = (row.get::<i64, _>(0).cast_unsigned(), row.get::<i64, _>(1).cast_unsigned());
-            if newest == record.number && timestamp == record.timestamp && row.get::<String, _>(2) == record.token {
-                return Ok(Flip::AlreadyDone);
+        let mut tx = answer(self.connection().await?.begin_with(place.begin())).await.map_err(&error)?;
+        let noted = match note_epoch(&mut tx, &place, record, pointers, &error).await {
+            Ok(Flip::Done) => {
+                failpoint::reach("catalog-commit");
+                answer(tx.commit()).await.map_err(|source| SinkError::Unknown { epoch: record.number, source })?;
+                failpoint::reach("committed");
+                Ok(Flip::Done)
             }
-            if record.number <= newest {
-                return Err(SinkError::EpochOrder { epoch: record.number, newest });
+            other => {
+                // at once: others may be waiting for the writer's row
+                if answer(tx.rollback()).await.is_err() {
+                    return other;
+                }
+                other
             }
-        }
-        move_all(&mut tx, pointers, &error).await?;
-        failpoint::reach("catalog-moved");
-        sqlx::query(
-            "INSERT INTO livelake_epochs (epoch, timestamp, committed_at, positions, token, tables, rows) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(record.number.cast_signed())
-        .bind(record.timestamp.cast_signed())
-        .bind(record.committed_at)
-        .bind(record.positions.to_string())
-        .bind(&record.token)
-        .bind(serde_json::json!(record.tables).to_string())
-        .bind(serde_json::json!(record.rows).to_string())
-        .execute(&mut *tx)
-        .await
-        .map_err(&error)?;
-        sqlx::query("DELETE FROM livelake_epochs WHERE epoch <= ?")
-            .bind(record.number.saturating_sub(EPOCH_ROWS_KEPT).cast_signed())
-            .execute(&mut *tx)
-            .await
-            .map_err(&error)?;
-        failpoint::reach("catalog-commit");
-        tx.commit().await.map_err(|source| SinkError::Unknown { epoch: record.number, source })?;
-        failpoint::reach("committed");
-        Ok(Flip::Done)
+        };
+        self.rest();
+        noted
     }
 
     /// Moves pointers without an epoch, or does nothing at all.
@@ -244,26 +219,121 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::flip`].
     pub(crate) async fn move_pointers(&mut self, token: &str, pointers: &[Pointer]) -> Result<(), SinkError> {
-        let error = fault("commit the tables", &self.path);
+        let (error, place) = (fault("commit the tables", &self.place), self.place.clone());
         failpoint::reach("maintenance-begin");
-        let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await.map_err(&error)?;
-        check_token(&mut tx, token, &error).await?;
-        move_all(&mut tx, pointers, &error).await?;
-        failpoint::reach("maintenance-commit");
-        tx.commit().await.map_err(|source| SinkError::UnknownFiles { source })?;
-        failpoint::reach("maintenance-committed");
-        Ok(())
+        let mut tx = answer(self.connection().await?.begin_with(place.begin())).await.map_err(&error)?;
+        let moved = match check_token(&mut tx, &place, token, &error).await {
+            Ok(()) => move_all(&mut tx, pointers, &error).await,
+            refused => refused,
+        };
+        match moved {
+            Ok(()) => {
+                failpoint::reach("maintenance-commit");
+                answer(tx.commit()).await.map_err(|source| SinkError::UnknownFiles { source })?;
+                failpoint::reach("maintenance-committed");
+            }
+            Err(_) => {
+                if answer(tx.rollback()).await.is_err() {
+                    return moved;
+                }
+            }
+        }
+        self.rest();
+        moved
     }
 }
 
-/// Stops a writer that is not the lake's any more.
+/// What the transaction of an epoch does before its end.
+async fn note_epoch(
+    tx: &mut AnyConnection,
+    place: &CatalogPlace,
+    record: &EpochRecord,
+    pointers: &[Pointer],
+    error: &impl Fn(sqlx::Error) -> SinkError,
+) -> Result<Flip, SinkError> {
+    check_token(tx, place, &record.token, error).await?;
+    let newest = sqlx::query("SELECT epoch, timestamp, token FROM livelake_epochs ORDER BY epoch DESC LIMIT 1");
+    if let Some(row) = answer(newest.fetch_optional(&mut *tx)).await.map_err(error)? {
+        let (newest, timestamp) = (row.get::<i64, _>(0).cast_unsigned(), row.get::<i64, _>(1).cast_unsigned());
+        if newest == record.number && timestamp == record.timestamp && row.get::<String, _>(2) == record.token {
+            return Ok(Flip::AlreadyDone);
+        }
+        if record.number <= newest {
+            return Err(SinkError::EpochOrder { epoch: record.number, newest });
+        }
+    }
+    move_all(tx, pointers, error).await?;
+    failpoint::reach("catalog-moved");
+    let note = sqlx::query(
+        "INSERT INTO livelake_epochs (epoch, timestamp, committed_at, positions, token, tables, rows) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    );
+    let note = note
+        .bind(record.number.cast_signed())
+        .bind(record.timestamp.cast_signed())
+        .bind(record.committed_at)
+        .bind(record.positions.to_string())
+        .bind(&record.token)
+        .bind(serde_json::json!(record.tables).to_string())
+        .bind(serde_json::json!(record.rows).to_string());
+    answer(note.execute(&mut *tx)).await.map_err(error)?;
+    let forget = sqlx::query("DELETE FROM livelake_epochs WHERE epoch <= $1");
+    let forget = forget.bind(record.number.saturating_sub(EPOCH_ROWS_KEPT).cast_signed());
+    answer(forget.execute(&mut *tx)).await.map_err(error)?;
+    Ok(Flip::Done)
+}
+
+/// Makes the tables that are missing.
+async fn set_up(conn: &mut AnyConnection, place: &CatalogPlace) -> Result<(), SinkError> {
+    let error = fault("make the tables", place);
+    let mut tx = answer(conn.begin_with(place.begin())).await.map_err(fault("begin", place))?;
+    for statement in LAYOUT {
+        answer(sqlx::query(statement).execute(&mut *tx)).await.map_err(&error)?;
+    }
+    // a lake of before the rows were noted
+    let columns = answer(columns_of("livelake_epochs", place, &mut tx)).await.map_err(&error)?;
+    if columns.iter().all(|column| column != "rows") {
+        answer(sqlx::query("ALTER TABLE livelake_epochs ADD COLUMN rows TEXT").execute(&mut *tx)).await.map_err(&error)?;
+    }
+    answer(tx.commit()).await.map_err(&error)
+}
+
+/// The names of a table's columns; none if there is no such table.
+async fn columns_of(table: &str, place: &CatalogPlace, conn: &mut AnyConnection) -> Result<Vec<String>, sqlx::Error> {
+    let text = match place {
+        CatalogPlace::Sqlite(_) => "SELECT name FROM pragma_table_info($1)",
+        CatalogPlace::Postgres(_) => {
+            "SELECT CAST(column_name AS text) FROM information_schema.columns WHERE table_name = $1 AND table_schema = current_schema()"
+        }
+    };
+    let rows = sqlx::query(text).bind(table).fetch_all(conn).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+fn epoch_of(row: &AnyRow) -> Result<EpochRecord, serde_json::Error> {
+    Ok(EpochRecord {
+        number: row.get::<i64, _>(0).cast_unsigned(),
+        timestamp: row.get::<i64, _>(1).cast_unsigned(),
+        committed_at: row.get(2),
+        positions: serde_json::from_str(&row.get::<String, _>(3))?,
+        token: row.get(4),
+        tables: serde_json::from_str(&row.get::<String, _>(5))?,
+        rows: serde_json::from_str(row.get::<Option<String>, _>(6).as_deref().unwrap_or("{}"))?,
+    })
+}
+
+/// Stops a writer that is not the lake's any more. Others wait here until the transaction ends.
 async fn check_token(
-    conn: &mut SqliteConnection,
+    conn: &mut AnyConnection,
+    place: &CatalogPlace,
     token: &str,
     error: &impl Fn(sqlx::Error) -> SinkError,
 ) -> Result<(), SinkError> {
-    let writer = sqlx::query("SELECT token, name, pid FROM livelake_writer WHERE id = 1").fetch_optional(conn).await;
-    let writer = writer.map_err(error)?;
+    let text = match place {
+        CatalogPlace::Sqlite(_) => "SELECT token, name, pid FROM livelake_writer WHERE id = 1",
+        CatalogPlace::Postgres(_) => "SELECT token, name, pid FROM livelake_writer WHERE id = 1 FOR UPDATE",
+    };
+    let writer = answer(sqlx::query(text).fetch_optional(conn)).await.map_err(error)?;
     if writer.as_ref().map(|row| row.get::<String, _>(0)).as_deref() == Some(token) {
         return Ok(());
     }
@@ -273,7 +343,7 @@ async fn check_token(
 
 /// Moves pointers from where they must be to where they are to be.
 async fn move_all(
-    conn: &mut SqliteConnection,
+    conn: &mut AnyConnection,
     pointers: &[Pointer],
     error: &impl Fn(sqlx::Error) -> SinkError,
 ) -> Result<(), SinkError> {
@@ -283,15 +353,15 @@ async fn move_all(
                 table,
                 sqlx::query(
                     "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, metadata_location, iceberg_type) \
-                     VALUES (?2, ?3, ?4, ?1, 'TABLE') ON CONFLICT DO NOTHING",
+                     VALUES ($2, $3, $4, $1, 'TABLE') ON CONFLICT DO NOTHING",
                 )
                 .bind(location),
             ),
             Pointer::Move { table, from, to } => (
                 table,
                 sqlx::query(
-                    "UPDATE iceberg_tables SET metadata_location = ?1, previous_metadata_location = ?5 WHERE \
-                     catalog_name = ?2 AND table_namespace = ?3 AND table_name = ?4 AND metadata_location = ?5 AND \
+                    "UPDATE iceberg_tables SET metadata_location = $1, previous_metadata_location = $5 WHERE \
+                     catalog_name = $2 AND table_namespace = $3 AND table_name = $4 AND metadata_location = $5 AND \
                      (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
                 )
                 .bind(to)
@@ -303,8 +373,8 @@ async fn move_all(
             Pointer::Remove { table, from } => (
                 table,
                 sqlx::query(
-                    "DELETE FROM iceberg_tables WHERE metadata_location = ?1 AND catalog_name = ?2 AND \
-                     table_namespace = ?3 AND table_name = ?4",
+                    "DELETE FROM iceberg_tables WHERE metadata_location = $1 AND catalog_name = $2 AND \
+                     table_namespace = $3 AND table_name = $4",
                 )
                 .bind(from),
             ),
@@ -313,19 +383,15 @@ async fn move_all(
             Pointer::Move { .. } => query,
             _ => query.bind(CATALOG_NAME).bind(&table.namespace).bind(&table.name),
         };
-        if query.execute(&mut *conn).await.map_err(error)?.rows_affected() != 1 {
+        if answer(query.execute(&mut *conn)).await.map_err(error)?.rows_affected() != 1 {
             return Err(SinkError::Conflict { table: table.clone() });
         }
         if let Pointer::Create { table, .. } = pointer {
-            sqlx::query(
+            let note = sqlx::query(
                 "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value) \
-                 VALUES (?, ?, 'exists', 'true') ON CONFLICT DO NOTHING",
-            )
-            .bind(CATALOG_NAME)
-            .bind(&table.namespace)
-            .execute(&mut *conn)
-            .await
-            .map_err(error)?;
+                 VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING",
+            );
+            answer(note.bind(CATALOG_NAME).bind(&table.namespace).execute(&mut *conn)).await.map_err(error)?;
         }
     }
     Ok(())

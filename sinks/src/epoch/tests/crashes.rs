@@ -95,7 +95,7 @@ async fn a_death_at_any_place_leaves_one_of_two_epochs() {
     }
     let mut found = [0, 0];
     // the order of files differs a little from run to run, so a few more deaths than places may be tried
-    for at in 1..=places.len() {
+    for at in (1..=places.len()).step_by(if remote::is_remote() { 16 } else { 1 }) {
         let folder = prepared().await;
         let died = run_child(folder.path(), &format!("#{at}"));
         let said = String::from_utf8_lossy(&died.stderr).into_owned();
@@ -116,6 +116,6 @@ async fn a_death_at_any_place_leaves_one_of_two_epochs() {
         check(&lake, 8, &place).await;
         model::everything_is_reachable(&lake).await;
     }
-    assert!(found[0] > 10 && found[1] > 10, "{found:?}");
+    assert!(found.iter().all(|found| *found > if remote::is_remote() { 0 } else { 10 }), "{found:?}");
     println!("{} places, {} left the old epoch, {} the new one", places.len(), found[0], found[1]);
 }

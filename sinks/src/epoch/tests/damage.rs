@@ -43,10 +43,10 @@ async fn said(folder: &Path, rows: &Contents) -> [String; 2] {
     let read = lake.read(&name, schema(), sender);
     let drain = async { while receiver.recv().await.is_some() {} };
     let read = tokio::join!(read, drain).0.unwrap_err().to_string();
-    let before = files_below(lake.warehouse_path());
+    let before = files_below(&lake.warehouse_path());
     let back = vec![TableChange { key: vec![0], ..change("d.t", "", SinkMode::Snapshot, difference(rows, &Contents::new())) }];
     let commit = lake.commit(&epoch(3), back, &[], Arc::new(Rows::default())).await.unwrap_err().to_string();
-    assert_eq!(files_below(lake.warehouse_path()), before, "a try that failed leaves no files");
+    assert_eq!(files_below(&lake.warehouse_path()), before, "a try that failed leaves no files");
     assert_eq!(lake.newest().await.unwrap().unwrap().number, 2);
     [read, commit]
 }

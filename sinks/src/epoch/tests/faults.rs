@@ -18,12 +18,12 @@ async fn nothing_shows_after_a_fault_and_the_retry_succeeds() {
         let (one, two) = (contents(0..50), contents(20..90));
         lake.commit(&epoch(1), tables(&Contents::new(), &one), &[], Arc::new(Rows(one.clone()))).await.unwrap();
         *lake.inner.fault.lock().unwrap() = Some(Fault(step));
-        let before = files_below(lake.warehouse_path());
+        let before = files_below(&lake.warehouse_path());
         let mut changes = tables(&one, &two);
         changes.push(change("f.new", "", SinkMode::Snapshot, difference(&Contents::new(), &two)));
         let error = lake.commit(&epoch(2), changes, &[], Arc::new(Rows(two.clone()))).await.unwrap_err();
         assert_eq!(error.is_unknown(), step == 3, "{error}");
-        assert_eq!(files_below(lake.warehouse_path()) == before, step < 3, "a try that failed for certain leaves no file");
+        assert_eq!(files_below(&lake.warehouse_path()) == before, step < 3, "a try that failed for certain leaves no file");
         assert_eq!(lake.warehouse_path().join("f/new").exists(), step == 3);
         let seen = if step == 3 { &two } else { &one };
         for table in ["f.a", "f.b"] {
@@ -87,11 +87,8 @@ async fn a_pointer_that_somebody_moved_stops_the_whole_epoch() {
         assert_eq!(lake.inner.catalog.lock().await.pointers().await.unwrap(), before);
         assert_eq!(lake.newest().await.unwrap().unwrap().number, 1);
     }
-    sqlx::query("UPDATE iceberg_tables SET metadata_location = ? WHERE table_name = 'b'")
-        .bind(&moved)
-        .execute(lake.inner.catalog.lock().await.connection())
-        .await
-        .unwrap();
+    let moving = sqlx::query("UPDATE iceberg_tables SET metadata_location = $1 WHERE table_name = 'b'").bind(&moved);
+    moving.execute(lake.inner.catalog.lock().await.connection().await.unwrap()).await.unwrap();
     let error = lake.commit(&epoch(3), tables(&one, &two), &[], Arc::new(Rows(two.clone()))).await.unwrap_err();
     assert!(matches!(&error, SinkError::Conflict { table } if *table == name), "{error}");
     assert_eq!(rows_of(&lake, "f.a", &schema()).await, batch(one.iter()));

@@ -116,10 +116,10 @@ async fn an_epoch_that_is_not_whole_any_more_is_not_restored() {
     }
     step(&lake, 9, &[("h.b", &contents(0..3), &contents(0..9))]).await;
     lake.settle().await;
-    let before = files_below(lake.warehouse_path());
+    let before = files_below(&lake.warehouse_path());
     let said = lake.restore(2).await.unwrap_err().to_string();
     assert!(said.contains("h.a") && said.contains("no longer kept"), "{said}");
-    assert_eq!(files_below(lake.warehouse_path()), before);
+    assert_eq!(files_below(&lake.warehouse_path()), before);
     assert_eq!(lake.newest().await.unwrap().unwrap().number, 9);
     assert_eq!(rows_of(&lake, "h.b", &schema()).await, batch(contents(0..9).iter()));
 }

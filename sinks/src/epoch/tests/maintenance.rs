@@ -75,7 +75,7 @@ async fn files_that_lost_rows_are_written_anew_where_no_commit_comes() {
     step(&lake, 3, &contents(2..24), &contents(4..24)).await;
     assert_eq!(files(&lake).await, (1, 4));
     let deletes = |lake: &Lake| {
-        let names = files_below(lake.warehouse_path());
+        let names = files_below(&lake.warehouse_path());
         names.into_iter().filter(|path| path.to_string_lossy().ends_with("-deletes.parquet")).count()
     };
     assert_eq!(deletes(&lake), 2, "the first is replaced by the second, but the second epoch's snapshot still has it");
@@ -99,12 +99,12 @@ async fn work_on_files_that_changed_meanwhile_is_thrown_away() {
     let stale = lake.state(&TableName::parse("t.a")).await.unwrap();
     step(&lake, 3, &contents(0..10), &contents(1..10)).await;
     lake.settle().await;
-    let before = files_below(lake.warehouse_path());
+    let before = files_below(&lake.warehouse_path());
     let chosen = stale.live().map(|(_, file)| file.clone()).collect();
     let mut report = TableMaintenance::default();
     lake.rearrange(&stale, chosen, &mut report).await.unwrap();
     assert!(report.changed_meanwhile);
-    assert_eq!(files_below(lake.warehouse_path()), before, "its files are gone");
+    assert_eq!(files_below(&lake.warehouse_path()), before, "its files are gone");
     assert_eq!(rows_of(&lake, "t.a", &schema()).await, batch(contents(1..10).iter()));
 
     // rows that only came since are no hindrance
@@ -126,7 +126,7 @@ async fn files_that_nobody_reaches_go_when_they_are_old() {
         step(&lake, number, &contents(0..id - 8), &contents(0..id)).await;
     }
     lake.settle().await;
-    let before = files_below(lake.warehouse_path());
+    let before = files_below(&lake.warehouse_path());
     let table = lake.warehouse_path().join("t/a");
     let left = [
         table.join("data/epoch-4-killed-00001.parquet"),
@@ -143,7 +143,7 @@ async fn files_that_nobody_reaches_go_when_they_are_old() {
     assert!(found[0].2 >= 24 * 3);
     assert!(other.exists() && left.iter().all(|path| !path.exists()));
     lake.settle().await;
-    let mut after = files_below(lake.warehouse_path());
+    let mut after = files_below(&lake.warehouse_path());
     after.remove(&other);
     assert!(
         before.iter().filter(|path| path.starts_with(&table)).all(|path| after.contains(path)),

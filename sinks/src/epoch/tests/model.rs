@@ -98,23 +98,23 @@ async fn tables_equal_the_model_by_hour() {
 pub(super) async fn everything_is_reachable(lake: &Lake) {
     lake.settle().await;
     let mut reached = std::collections::BTreeSet::new();
-    let io = &lake.inner.io;
+    let (io, files) = (&lake.files().io, lake.files());
     for info in lake.tables().await.unwrap() {
         let metadata = iceberg::spec::TableMetadata::read_from(io, &info.metadata_location).await.unwrap();
         assert!(metadata.snapshots().len() <= 4, "{}", info.table);
-        reached.insert(local_path(&info.metadata_location));
-        reached.extend(metadata.metadata_log().iter().map(|l| local_path(&l.metadata_file)));
+        reached.insert(files.same(&info.metadata_location));
+        reached.extend(metadata.metadata_log().iter().map(|l| files.same(&l.metadata_file)));
         assert!(metadata.metadata_log().len() <= 20);
         for snapshot in metadata.snapshots() {
-            reached.insert(local_path(snapshot.manifest_list()));
+            reached.insert(files.same(snapshot.manifest_list()));
             for manifest in crate::producer::read_list(io, snapshot, &metadata).await.unwrap() {
-                reached.insert(local_path(&manifest.manifest_path));
+                reached.insert(files.same(&manifest.manifest_path));
                 let loaded = manifest.load_manifest(io).await.unwrap();
-                reached.extend(loaded.entries().iter().filter(|e| e.is_alive()).map(|e| local_path(e.file_path())));
+                reached.extend(loaded.entries().iter().filter(|e| e.is_alive()).map(|e| files.same(e.file_path())));
             }
         }
     }
-    assert_eq!(files_below(lake.warehouse_path()), reached);
+    assert_eq!(all_files(lake).await, reached);
 }
 
 #[tokio::test]

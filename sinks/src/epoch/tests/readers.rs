@@ -16,14 +16,14 @@ fn contents(numbers: std::ops::Range<i64>) -> Contents {
     numbers.map(|id| (id, (Some(1_740_960_000_000_000 + id * HOUR), borough(id), id * 7))).collect()
 }
 
-fn python() -> Option<PathBuf> {
+pub(super) fn python() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
     Some(cache.join("livelake/readers/bin/python")).filter(|p| p.exists())
 }
 
 /// Twelve epochs with inserts, retractions, an expiry, a changed schema; the tables as they are then.
-async fn written(folder: &Path) -> (Lake, Contents) {
+pub(super) async fn written(folder: &Path) -> (Lake, Contents) {
     // files that lose rows get delete files, as large ones do
     let files = FileRules { thinned_from_bytes: 0, most_gone: 0.6, ..FileRules::default() };
     let lake = Lake::open(&LakeOptions { files, ..options(folder) }).await.unwrap();
@@ -86,7 +86,7 @@ async fn pyiceberg_and_duckdb_read_the_same() {
     let expected = folder.path().join("expected.json");
     std::fs::write(&expected, serde_json::json!({"epoch": 12, "tables": tables}).to_string()).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/readers/compare.py");
-    let out = Command::new(python).arg(script).arg(lake.catalog_path()).arg(&expected).output().unwrap();
+    let out = Command::new(python).arg(script).arg(catalog_file(&lake)).arg(&expected).output().unwrap();
     assert!(
         out.status.success(),
         "the readers differ:\n{}{}",
@@ -100,7 +100,7 @@ async fn the_crates_own_catalog_and_scan_read_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let (lake, after) = written(folder.path()).await;
     let properties = HashMap::from([
-        ("uri".to_string(), format!("sqlite:{}", lake.catalog_path().display())),
+        ("uri".to_string(), format!("sqlite:{}", catalog_file(&lake).display())),
         ("warehouse".to_string(), format!("file://{}", lake.warehouse_path().display())),
     ]);
     let builder = SqlCatalogBuilder::default().with_storage_factory(Arc::new(iceberg::io::LocalFsStorageFactory));
