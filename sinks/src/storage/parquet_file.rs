@@ -4,7 +4,8 @@ use std::fs::File;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
-use futures::executor::{block_on, block_on_stream};
+use futures::StreamExt;
+use futures::executor::block_on;
 use iceberg::arrow::ArrowFileReader;
 use iceberg::io::{FileIO, FileMetadata};
 use parquet::arrow::arrow_reader::{
@@ -65,8 +66,8 @@ impl ParquetFile {
                     source: Box::new(source),
                 };
                 let io = files.io.clone();
-                let found = block_on(async { io.new_input(location)?.metadata().await }).map_err(absent)?;
-                let metadata = block_on(async {
+                let found = wait(async { io.new_input(location)?.metadata().await }).map_err(absent)?;
+                let metadata = wait(async {
                     let mut reader = object(&io, location, found.size).await?;
                     ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()).await
                 });
@@ -89,9 +90,10 @@ impl ParquetFile {
                 let builder = part.of(ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata));
                 builder.build().map(|reader| Box::new(reader) as Batches)
             }
-            Source::Object { io, bytes } => block_on(object(io, &self.location, *bytes)).and_then(|reader| {
-                let stream = part.of(ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)).build()?;
-                Ok(Box::new(block_on_stream(stream).map(|batch| batch.map_err(ArrowError::from))) as Batches)
+            Source::Object { io, bytes } => wait(object(io, &self.location, *bytes)).and_then(|reader| {
+                let mut stream = part.of(ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)).build()?;
+                let batches = std::iter::from_fn(move || wait(stream.next()));
+                Ok(Box::new(batches.map(|batch| batch.map_err(ArrowError::from))) as Batches)
             }),
         };
         batches.map_err(wrong(&self.location))
@@ -111,6 +113,12 @@ impl Part {
         }
         builder.with_batch_size(BATCH_ROWS)
     }
+}
+
+/// Waits for an answer of the store. Not by tokio, because callers are within a task of tokio's that blocks its thread; and outside of that
+/// task's budget: once it was used up, whatever is waited for would say `try again later` for ever.
+fn wait<F: Future>(answer: F) -> F::Output {
+    block_on(tokio::task::unconstrained(answer))
 }
 
 async fn object(io: &FileIO, location: &str, bytes: u64) -> Result<ArrowFileReader, ParquetError> {
