@@ -104,7 +104,7 @@ impl Catalog {
         {
             return Err(SinkError::Option(format!("there is no lake: the catalog {place} does not exist")));
         }
-        let mut conn = place.connect(writes).await.map_err(fault("connect", place))?;
+        let mut conn = place.connect(writes).await.map_err(fault("open a session", place))?;
         if writes {
             set_up(&mut conn, place).await?;
         }
@@ -114,7 +114,7 @@ impl Catalog {
     /// The connection for one thing to ask, a new one if the last did not come to its end. [`Catalog::rest`] is the end.
     pub(crate) async fn connection(&mut self) -> Result<&mut AnyConnection, SinkError> {
         if !self.rests {
-            self.conn = self.place.connect(self.writes).await.map_err(fault("connect again", &self.place))?;
+            self.conn = self.place.connect(self.writes).await.map_err(fault("open a session again", &self.place))?;
         }
         self.rests = false;
         Ok(&mut self.conn)
