@@ -347,7 +347,9 @@ impl Lake {
         self.settle().await;
         if !garbage.is_empty() {
             let files = self.files().clone();
-            *self.inner.sweeping.lock().await = Some(tokio::spawn(async move { files.discard(garbage).await }));
+            *self.inner.sweeping.lock().await = Some(tokio::spawn(async move {
+                files.discard(garbage).await;
+            }));
         }
     }
 

@@ -174,6 +174,9 @@ pub enum SinkError {
         /// At which epoch.
         epoch: u64,
     },
+    /// Nobody has written a lake there yet.
+    #[error("there is no lake: the catalog {0} does not exist, or was never written")]
+    NoLake(String),
     /// No such table in the catalog.
     #[error("there is no table {0} in the lake")]
     NoTable(TableName),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use livelake_actors::config::Config;
 use livelake_actors::lake::folder::LakeFolder;
 use livelake_actors::lake::store::{table_options, wanted_tables};
-use livelake_sinks::Lake as Tables;
+use livelake_sinks::{Lake as Tables, SinkError};
 
 use super::{Failure, running};
 
@@ -33,8 +33,11 @@ impl Check {
         let wanted = wanted_tables(&folder).map_err(|error| vec![error])?;
         let dir = self.dir;
         super::run::in_system(async move {
-            // a lake that never ran has no tables to change
-            let Ok(tables) = Tables::open_reader(&table_options(&dir, &config)).await else { return Ok(()) };
+            let tables = match Tables::open_reader(&table_options(&dir, &config)).await {
+                // a lake that never ran has no tables to change
+                Err(SinkError::NoLake(_)) => return Ok(()),
+                opened => opened.map_err(running)?,
+            };
             for outlook in tables.outlook(&wanted).await.map_err(running)? {
                 println!("{outlook}");
             }

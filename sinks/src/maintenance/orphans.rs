@@ -35,9 +35,10 @@ impl Lake {
             candidates.into_iter().filter(|found| !reached.contains(&self.files().same(&found.location))).collect();
         let (count, bytes) = (orphans.len(), orphans.iter().map(|found| found.bytes).sum());
         orphans.iter().for_each(|_| failpoint::reach("orphan"));
-        self.files().discard(orphans.into_iter().map(|found| found.location).collect()).await;
+        let all_gone = self.files().discard(orphans.into_iter().map(|found| found.location).collect()).await;
         drop(commit);
-        Ok((count, bytes))
+        // what stays is logged, found again by the next look, and counted when it goes
+        Ok(if all_gone { (count, bytes) } else { (0, 0) })
     }
 
     /// Deletes folders of tables that a killed process was making: no table is there, and no epoch ever showed the snapshot in them. How many,

@@ -45,10 +45,16 @@ pub(crate) struct Bucket {
     store: Option<Arc<AmazonS3>>,
 }
 
+impl std::fmt::Display for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "s3://{}", self.name)
+    }
+}
+
 /// Without what it is opened with.
 impl std::fmt::Debug for Bucket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "s3://{}", self.name)
+        write!(f, "{self}")
     }
 }
 
@@ -118,7 +124,7 @@ impl Bucket {
         first.transpose().map(|first| first.is_none()).map_err(failed("list", location))
     }
 
-    /// Deletes objects; one that is not there is no error. Answers those that could not be, with the reason.
+    /// Deletes objects; one that is not there is no error. Answers what could not be, with the reason.
     pub(crate) async fn remove(&self, locations: Vec<String>) -> Vec<(String, Error)> {
         let mut failures = Vec::new();
         let mut keys = Vec::with_capacity(locations.len());
@@ -128,15 +134,18 @@ impl Bucket {
                 Err(error) => failures.push((location, error)),
             }
         }
-        let Ok(store) = self.store() else { return failures };
-        let mut results = store.delete_stream(futures::stream::iter(keys.clone().into_iter().map(Ok)).boxed());
-        // answers come in the order of the keys
-        for key in keys {
-            let location = format!("s3://{}/{key}", self.name);
-            match results.next().await {
-                Some(Err(object_store::Error::NotFound { .. }) | Ok(_)) | None => {}
-                Some(Err(error)) => failures.push((location.clone(), failed("delete", &location)(error))),
+        match self.store() {
+            Ok(store) => {
+                let mut results = store.delete_stream(futures::stream::iter(keys.into_iter().map(Ok)).boxed());
+                while let Some(result) = results.next().await {
+                    match result {
+                        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                        // of one object or of a whole request: the store says which
+                        Err(error) => failures.push((self.to_string(), failed("delete objects of", &self.to_string())(error))),
+                    }
+                }
             }
+            Err(error) => failures.push((self.to_string(), error)),
         }
         failures
     }

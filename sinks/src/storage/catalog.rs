@@ -102,11 +102,17 @@ impl Catalog {
             && !writes
             && !path.exists()
         {
-            return Err(SinkError::Option(format!("there is no lake: the catalog {place} does not exist")));
+            return Err(SinkError::NoLake(place.to_string()));
         }
         let mut conn = place.connect(writes).await.map_err(fault("open a session", place))?;
         if writes {
             set_up(&mut conn, place).await?;
+        } else if answer(columns_of("iceberg_tables", place, &mut conn))
+            .await
+            .map_err(fault("find the tables", place))?
+            .is_empty()
+        {
+            return Err(SinkError::NoLake(place.to_string()));
         }
         Ok(Catalog { conn, place: place.clone(), writes, rests: true })
     }

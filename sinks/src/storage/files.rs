@@ -57,9 +57,9 @@ impl Files {
         }
     }
 
-    /// Deletes files. What cannot be deleted is logged, and costs space only.
-    pub(crate) async fn discard(&self, locations: Vec<String>) {
-        let failures = match &self.bucket {
+    /// Deletes files. What cannot be deleted is logged, and costs space only; whether all are gone.
+    pub(crate) async fn discard(&self, locations: Vec<String>) -> bool {
+        let failures: Vec<(String, String)> = match &self.bucket {
             Some(bucket) => {
                 locations.iter().for_each(|_| failpoint::reach("sweep"));
                 bucket.remove(locations).await.into_iter().map(|(location, error)| (location, error.to_string())).collect()
@@ -69,9 +69,10 @@ impl Files {
                 removed.unwrap_or_else(|stopped| vec![("files".to_owned(), stopped.to_string())])
             }
         };
-        for (location, error) in failures {
+        for (location, error) in &failures {
             tracing::warn!(location, error, "an old file stays behind");
         }
+        failures.is_empty()
     }
 
     /// Deletes the folders that a table's file is in, as far as they are empty then. Buckets have none.

@@ -193,6 +193,8 @@ async fn many_files_lose_rows_in_one_epoch() {
 async fn two_writers_take_turns() {
     let folder = tempfile::tempdir().unwrap();
     let Some((catalog, _)) = places(folder.path()) else { return };
+    let nothing = Lake::open_reader(&options(folder.path())).await.unwrap_err();
+    assert!(matches!(nothing, SinkError::NoLake(_)), "{nothing}");
     let first = Lake::open(&options(folder.path())).await.unwrap();
     add(&first, 1).await.unwrap();
     let refused = Lake::open(&options(folder.path())).await.unwrap_err().to_string();
