@@ -31,12 +31,13 @@ use crate::maintenance::Seen;
 use crate::mode::{Context, RowReader, TableChange, TableDrop, write_table};
 use crate::producer::attempt::Attempt;
 use crate::producer::expiry::Keep;
-use crate::producer::{EPOCH_KEY, Staged, TableState, expiry};
-use crate::storage::catalog::{Catalog, Flip, Pointer};
+use crate::producer::{EPOCH_KEY, POSITIONS_KEY, Staged, TIMESTAMP_KEY, TableState, expiry};
+use crate::storage::catalog::{Catalog, Flip, Moved, Next, Pointer};
 use crate::storage::fence::Fence;
 use crate::storage::{Storage, TableName};
 
 pub use outlook::{TableOutlook, WantedTable};
+pub(crate) use record::epochs_table;
 pub use record::{CommitReport, Epoch, EpochRecord, RowCounts, TableInfo, TableReport};
 
 /// Tables that are written at the same time: most of the time goes by waiting for the disk.
@@ -123,8 +124,8 @@ impl Lake {
     pub async fn open(options: &LakeOptions) -> Result<Lake, SinkError> {
         let storage = Storage::parse(&options.catalog, &options.warehouse, &options.base)?;
         storage.prepare().await?;
-        let mut catalog = Catalog::open(&storage.catalog, true).await?;
-        let fence = Fence::take(&mut catalog, &storage.catalog, &options.writer).await?;
+        let mut catalog = Catalog::open(&storage, true).await?;
+        let fence = Fence::take(&mut catalog, &storage, &options.writer).await?;
         Ok(Lake::with(storage, catalog, Some(fence), options))
     }
 
@@ -134,7 +135,7 @@ impl Lake {
     /// When there is no lake, or its database cannot be read.
     pub async fn open_reader(options: &LakeOptions) -> Result<Lake, SinkError> {
         let storage = Storage::parse(&options.catalog, &options.warehouse, &options.base)?;
-        let catalog = Catalog::open(&storage.catalog, false).await?;
+        let catalog = Catalog::open(&storage, false).await?;
         Ok(Lake::with(storage, catalog, None, options))
     }
 
@@ -164,15 +165,7 @@ impl Lake {
     /// # Errors
     /// When the database cannot be read.
     pub async fn newest(&self) -> Result<Option<EpochRecord>, SinkError> {
-        Ok(self.epochs(1).await?.into_iter().next())
-    }
-
-    /// The newest epochs first, at most `limit`. Does not wait for a commit that is going on.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn epochs(&self, limit: usize) -> Result<Vec<EpochRecord>, SinkError> {
-        self.inner.catalog.lock().await.epochs(limit).await
+        self.inner.catalog.lock().await.newest().await
     }
 
     /// All tables of the catalog, ours and others', in order of their names.
@@ -219,7 +212,7 @@ impl Lake {
                 return Err(SinkError::EpochOrder { epoch: epoch.number, newest: newest.number });
             }
             // A commit whose caller stopped listening may have got through: then the tables are not as remembered.
-            let noted = tables.get(&record::table_name()).and_then(|t| t.metadata.properties().get(EPOCH_KEY));
+            let noted = tables.get(&epochs_table()).and_then(|t| t.metadata.properties().get(EPOCH_KEY));
             if newest.token == fence.token && noted.is_none_or(|n| *n != newest.number.to_string()) {
                 tables.clear();
             }
@@ -256,14 +249,14 @@ impl Lake {
     fn context(&self, epoch: &Epoch, rows: Arc<dyn RowReader>) -> Context {
         let inner = &self.inner;
         Context {
-            attempt: Attempt::new(inner.storage.files.clone()),
+            attempt: Attempt::new(&inner.storage),
             storage: inner.storage.clone(),
             epoch: epoch.number,
             timestamp: epoch.timestamp,
             stamp: BTreeMap::from([
                 (EPOCH_KEY.to_string(), epoch.number.to_string()),
-                ("livelake.timestamp".to_string(), epoch.timestamp.to_string()),
-                ("livelake.positions".to_string(), epoch.positions.to_string()),
+                (TIMESTAMP_KEY.to_string(), epoch.timestamp.to_string()),
+                (POSITIONS_KEY.to_string(), epoch.positions.to_string()),
             ]),
             rows,
             keep: inner.keep,
@@ -305,21 +298,27 @@ impl Lake {
         moves.extend(gone.iter().map(|(d, from)| Pointer::Remove { table: d.table.clone(), from: from.clone() }));
         let flip = inner.catalog.lock().await.flip(&record, &moves).await;
         let flip = match flip {
-            Ok(Flip::Done) => self.fault(3),
-            Ok(Flip::AlreadyDone) => Ok(()),
+            Ok(Flip::Done(moved)) => self.fault(3).map(|()| moved),
+            Ok(Flip::AlreadyDone) => Ok(Moved::AsStaged),
             Err(error) => Err(error),
         };
-        if let Err(error) = flip {
-            tables.clear();
-            return Err(failed(context, error).await);
-        }
+        let mut moved = match flip {
+            Ok(moved) => moved,
+            Err(error) => {
+                tables.clear();
+                return Err(failed(context, error).await);
+            }
+        };
         let flipped = started.elapsed() - written;
         let mut report = CommitReport { epoch: epoch.number, written, flipped, ..CommitReport::default() };
         let mut garbage = Vec::new();
         for mut table in staged {
             report.tables.push(TableReport::of(&table));
             garbage.extend(expiry::garbage(&inner.storage.files.io, &mut table).await);
-            tables.insert(table.state.name.clone(), Arc::new(table.state));
+            match moved.apply(table.state) {
+                Ok(state) => tables.insert(state.name.clone(), Arc::new(state)),
+                Err(name) => tables.remove(&name),
+            };
         }
         self.sweep(garbage).await;
         for (dropped, from) in gone {
@@ -388,7 +387,7 @@ async fn failed(context: Arc<Context>, error: SinkError) -> SinkError {
 fn check_names(changes: &[TableChange], drops: &[TableDrop]) -> Result<(), SinkError> {
     let mut seen = std::collections::HashSet::new();
     for table in changes.iter().map(|c| &c.table).chain(drops.iter().map(|d| &d.table)) {
-        if *table == record::table_name() {
+        if *table == epochs_table() {
             return Err(SinkError::Option(format!("{table} is the lake's own table: give the sink another name")));
         }
         if !seen.insert(table) {
@@ -425,10 +424,16 @@ async fn write_in_background(
 }
 
 fn pointer_of(staged: &Staged) -> Pointer {
-    let (table, to) = (staged.state.name.clone(), staged.state.location.clone());
+    let table = staged.state.name.clone();
+    let next = Next {
+        location: staged.state.location.clone(),
+        parent: staged.parent,
+        metadata: Arc::clone(&staged.state.metadata),
+        updates: staged.updates.clone(),
+    };
     match &staged.from {
-        Some(from) => Pointer::Move { table, from: from.clone(), to },
-        None => Pointer::Create { table, location: to },
+        Some(from) => Pointer::Move { table, from: from.clone(), next },
+        None => Pointer::Create { table, next },
     }
 }
 

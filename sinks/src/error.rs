@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub use crate::storage::catalog::rest::fault::RestFault;
+
 use crate::storage::TableName;
 
 /// Why a lake could not be opened, an epoch not committed, or a table not read. After an error of [`crate::Lake::commit`]
@@ -36,34 +38,34 @@ pub enum SinkError {
         /// Why not.
         source: Box<iceberg::Error>,
     },
-    /// The catalog database refused.
+    /// The catalog refused, or did not answer.
     #[error("cannot {what} in the catalog {place}: {}", catalog_advice(source))]
     Catalog {
         /// What was tried.
         what: &'static str,
-        /// The SQLite file, or the database's URL without a password.
+        /// The SQLite file, or the server's URL without a password.
         place: String,
         /// Why not.
-        source: sqlx::Error,
+        source: CatalogFault,
     },
     /// The acknowledgement of the epoch's transaction got lost: the epoch is there as a whole or not at all.
     #[error("it is not known whether epoch {epoch} was committed ({}): commit it again, which finds out", catalog_advice(source))]
     Unknown {
         /// Which epoch.
         epoch: u64,
-        /// What the database said.
-        source: sqlx::Error,
+        /// What the catalog said.
+        source: CatalogFault,
     },
     /// The acknowledgement of a change between epochs got lost: the tables' rows are the same in both cases.
     #[error("it is not known whether a table's new files are in place ({}): the next commit finds out", catalog_advice(source))]
     UnknownFiles {
-        /// What the database said.
-        source: sqlx::Error,
+        /// What the catalog said.
+        source: CatalogFault,
     },
     /// Another process writes this lake.
     #[error("the lake {place} is being written by {holder}: stop it first, or use another folder")]
     Held {
-        /// The SQLite file, or the database's URL without a password.
+        /// The SQLite file, or the server's URL without a password.
         place: String,
         /// Name and process id of the other writer.
         holder: String,
@@ -185,6 +187,17 @@ pub enum SinkError {
     Thread(String),
 }
 
+/// What a catalog said, or why nothing was heard of it.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogFault {
+    /// A database.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    /// A server of Iceberg's REST protocol.
+    #[error(transparent)]
+    Rest(#[from] RestFault),
+}
+
 impl SinkError {
     /// Whether the epoch may have been committed in spite of the error.
     pub fn is_unknown(&self) -> bool {
@@ -253,7 +266,11 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> String {
     format!("{hint} ({text})")
 }
 
-fn catalog_advice(error: &sqlx::Error) -> String {
+fn catalog_advice(fault: &CatalogFault) -> String {
+    let error = match fault {
+        CatalogFault::Sql(error) => error,
+        CatalogFault::Rest(fault) => return fault.advice(),
+    };
     let text = error.to_string();
     let code = error.as_database_error().and_then(|e| e.code().map(|code| code.into_owned())).unwrap_or_default();
     // PostgreSQL's codes have five characters, SQLite's are numbers of at most four

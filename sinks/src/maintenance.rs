@@ -179,7 +179,7 @@ impl Lake {
         chosen: Vec<LiveFile>,
         report: &mut TableMaintenance,
     ) -> Result<(), SinkError> {
-        let attempt = Arc::new(Attempt::new(self.files().clone()));
+        let attempt = Arc::new(Attempt::new(self.storage()));
         let outcome = self.try_rearrange(state, &chosen, &attempt, report).await;
         let visible = matches!(outcome, Ok(true)) || outcome.as_ref().is_err_and(SinkError::is_unknown);
         if !visible {

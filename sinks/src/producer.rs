@@ -21,7 +21,7 @@ use iceberg::spec::{
     DataContentType, DataFile, DataFileFormat, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter, Operation,
     PartitionSpec, Schema, Snapshot, Struct, Summary, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec,
 };
-use iceberg::{Error, ErrorKind, MetadataLocation, Result, TableCreation};
+use iceberg::{Error, ErrorKind, MetadataLocation, Result, TableCreation, TableUpdate};
 
 use self::attempt::Attempt;
 use self::deletes::Deletions;
@@ -36,8 +36,17 @@ use crate::storage::files::Files;
 /// Metadata files that a table's log remembers; older ones are deleted. A reader that pinned one has this many epochs of time.
 const PREVIOUS_VERSIONS: usize = 20;
 
-/// Prefix of our keys in snapshot summaries and table properties.
+/// The epoch's number.
 pub(crate) const EPOCH_KEY: &str = "livelake.epoch";
+
+/// The epoch's timestamp, microseconds since 1970 UTC.
+pub(crate) const TIMESTAMP_KEY: &str = "livelake.timestamp";
+
+/// From where the sources go on after the epoch, as JSON.
+pub(crate) const POSITIONS_KEY: &str = "livelake.positions";
+
+/// What an epoch's snapshots and tables say about it.
+pub(crate) const STAMP_KEYS: [&str; 3] = [EPOCH_KEY, TIMESTAMP_KEY, POSITIONS_KEY];
 
 /// Property that says what the relation behind a table is: `view` or `base` (a source or table).
 pub(crate) const KIND_KEY: &str = "livelake.kind";
@@ -89,6 +98,7 @@ impl TableState {
     ) -> Result<TableState> {
         let mut properties = HashMap::from([
             ("write.metadata.previous-versions-max".to_string(), PREVIOUS_VERSIONS.to_string()),
+            ("write.metadata.delete-after-commit.enabled".to_string(), "true".to_string()),
             ("write.parquet.compression-codec".to_string(), "zstd".to_string()),
             (KIND_KEY.to_string(), if change.derived { "view" } else { "base" }.to_string()),
             ("created-by".to_string(), concat!("livelake ", env!("CARGO_PKG_VERSION")).to_string()),
@@ -188,6 +198,10 @@ pub(crate) async fn read_list(io: &FileIO, snapshot: &Snapshot, metadata: &Table
 pub(crate) struct Staged {
     /// Where the catalog must still point; `None` for a new table.
     pub(crate) from: Option<String>,
+    /// The snapshot that it was made on.
+    pub(crate) parent: Option<i64>,
+    /// What is different from the last state's metadata.
+    pub(crate) updates: Vec<TableUpdate>,
     pub(crate) state: TableState,
     /// Metadata files that fell out of the log.
     pub(crate) old_metadata: Vec<String>,
@@ -316,19 +330,15 @@ pub(crate) async fn stage(
     builder = builder.set_properties(stamp.iter().map(|(k, v)| (k.clone(), v.clone())).collect())?;
     let built = builder.build()?;
 
-    let next = match state.location.is_empty() {
-        true => MetadataLocation::new_with_metadata(before.location(), &built.metadata),
-        false => MetadataLocation::from_str(&state.location)?.with_next_version().with_new_metadata(&built.metadata),
+    let (location, old_metadata) = match attempt.writes_metadata {
+        true => (write_metadata(attempt, state, &built.metadata).await?, built.expired_metadata_logs),
+        false => (state.location.clone(), Vec::new()),
     };
-    let location = next.to_string();
-    attempt.note(&location);
-    failpoint::reach("metadata");
-    built.metadata.write_to(&attempt.files.io, &next).await?;
-    failpoint::reach("metadata-written");
-    attempt.files.sync(&location, state.location.is_empty())?;
     Ok(Staged {
         from: (!state.location.is_empty()).then(|| state.location.clone()),
-        old_metadata: built.expired_metadata_logs.into_iter().map(|l| l.metadata_file).collect(),
+        parent: before.current_snapshot_id(),
+        updates: built.changes,
+        old_metadata: old_metadata.into_iter().map(|l| l.metadata_file).collect(),
         expired,
         changed: change.rows,
         files_added: added.len(),
@@ -344,6 +354,21 @@ pub(crate) async fn stage(
             past: Arc::new(past),
         },
     })
+}
+
+/// Writes the next metadata file; where.
+async fn write_metadata(attempt: &Attempt, state: &TableState, metadata: &TableMetadata) -> Result<String> {
+    let next = match state.location.is_empty() {
+        true => MetadataLocation::new_with_metadata(metadata.location(), metadata),
+        false => MetadataLocation::from_str(&state.location)?.with_next_version().with_new_metadata(metadata),
+    };
+    let location = next.to_string();
+    attempt.note(&location);
+    failpoint::reach("metadata");
+    metadata.write_to(&attempt.files.io, &next).await?;
+    failpoint::reach("metadata-written");
+    attempt.files.sync(&location, state.location.is_empty())?;
+    Ok(location)
 }
 
 /// What came and what went, in a summary's words. Not by the crate's collector, which panics on a file whose partition column

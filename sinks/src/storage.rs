@@ -4,6 +4,7 @@ mod bucket;
 pub(crate) mod catalog;
 pub mod fence;
 pub(crate) mod files;
+mod lease;
 pub(crate) mod parquet_file;
 pub mod place;
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use url::Url;
 
 use self::files::{Files, local_path};
-use self::place::CatalogPlace;
+use self::place::{CatalogPlace, SqlPlace};
 use crate::error::SinkError;
 
 /// `catalog_name` of every row that we write: part of the interface, because Spark's catalog must bear the same name.
@@ -59,7 +60,7 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Reads the options `storage.catalog` (`sqlite:PATH`, `postgres://…`) and `storage.warehouse` (a path, a `file:` URL, `s3://…`);
+    /// Reads the options `storage.catalog` (`sqlite:PATH`, `postgres://…`, `rest+https://…`) and `storage.warehouse` (a path, a `file:` URL, `s3://…`);
     /// relative paths are below `base`. Touches no file.
     ///
     /// # Errors
@@ -74,20 +75,29 @@ impl Storage {
                 "" => {
                     return Err(SinkError::Option("storage.catalog = 'sqlite:': a path is missing after the colon".into()));
                 }
-                file => CatalogPlace::Sqlite(absolute(file)?),
+                file => CatalogPlace::Sql(SqlPlace::Sqlite(absolute(file)?)),
             },
             Some(("postgres" | "postgresql", _)) => {
                 // what does not parse may hold a password: it is not shown
                 let url = Url::parse(catalog)
                     .map_err(|e| SinkError::Option(format!("storage.catalog: {e}; write postgres://user@host:port/database")))?;
-                CatalogPlace::Postgres(url)
+                CatalogPlace::Sql(SqlPlace::Postgres(url))
             }
-            Some((kind @ ("rest+http" | "rest+https"), _)) => {
-                let message = format!("a catalog in {kind}: use storage.catalog = 'sqlite:PATH' or 'postgres://…'");
-                return Err(SinkError::NotSupported(message));
+            Some(("rest+http" | "rest+https", _)) => {
+                let url = Url::parse(catalog.trim_start_matches("rest+"))
+                    .map_err(|e| SinkError::Option(format!("storage.catalog: {e}; write rest+https://host:port/path")))?;
+                if !url.username().is_empty() || url.password().is_some() {
+                    return Err(SinkError::Option(
+                        "storage.catalog: a REST catalog's address holds no user and no password: LIVELAKE_CATALOG_TOKEN or \
+                         LIVELAKE_CATALOG_CREDENTIAL give them"
+                            .into(),
+                    ));
+                }
+                CatalogPlace::Rest(url)
             }
             _ => {
-                let message = "storage.catalog: write sqlite:PATH or postgres://user@host:port/database";
+                let message =
+                    "storage.catalog: write sqlite:PATH, postgres://user@host:port/database or rest+https://host:port/path";
                 return Err(SinkError::Option(message.to_owned()));
             }
         };
@@ -116,10 +126,15 @@ impl Storage {
         Ok(Storage { catalog, warehouse, files })
     }
 
+    /// Whether the catalog makes the tables' metadata files, and deletes them.
+    pub(crate) fn is_metadata_the_catalogs(&self) -> bool {
+        matches!(self.catalog, CatalogPlace::Rest(_))
+    }
+
     /// Makes the folders that are missing and finds out whether they can be written.
     pub(crate) async fn prepare(&self) -> Result<(), SinkError> {
         let mut folders = Vec::new();
-        if let CatalogPlace::Sqlite(file) = &self.catalog {
+        if let Some(file) = self.catalog.file() {
             folders.push(file.parent().unwrap_or(Path::new("/")).to_path_buf());
         }
         if self.files.is_local() {
@@ -134,7 +149,7 @@ impl Storage {
             }
             std::fs::create_dir_all(folder).map_err(SinkError::file("make the folder", folder))?;
         }
-        if let CatalogPlace::Sqlite(file) = &self.catalog
+        if let Some(file) = self.catalog.file()
             && file.is_dir()
         {
             return Err(SinkError::Option(format!(
@@ -178,7 +193,7 @@ mod tests {
     fn options_become_paths_or_errors_in_words() {
         let base = Path::new("/lake");
         let storage = Storage::parse("sqlite:.livelake/catalog.db", ".livelake/warehouse", base).unwrap();
-        assert_eq!(storage.catalog, CatalogPlace::Sqlite("/lake/.livelake/catalog.db".into()));
+        assert_eq!(storage.catalog.file(), Some(Path::new("/lake/.livelake/catalog.db")));
         assert_eq!(storage.warehouse, "file:///lake/.livelake/warehouse");
         assert_eq!(Storage::parse("sqlite:/c.db", "file:///w", base).unwrap().warehouse, "file:///w");
         let remote = Storage::parse("postgres://ann:secret@db:5433/lake?sslmode=require", "s3://bucket/lake/", base).unwrap();
@@ -186,7 +201,10 @@ mod tests {
         assert_eq!(remote.catalog.to_string(), "postgres://ann@db:5433/lake", "a password is not shown");
         assert!(!format!("{remote:?}").contains("secret"));
         let said = |catalog, warehouse| Storage::parse(catalog, warehouse, base).unwrap_err().to_string();
-        assert!(said("rest+http://h", "w").starts_with("not supported yet: "));
+        let rest = Storage::parse("rest+https://lake.example/catalog?warehouse=w", "s3://bucket/lake", base).unwrap();
+        assert_eq!(rest.catalog.to_string(), "rest+https://lake.example/catalog");
+        assert!(said("rest+http://ann:secret@h", "w").contains("LIVELAKE_CATALOG_TOKEN"));
+        assert!(!said("rest+http://ann:secret@h:port", "w").contains("secret"));
         assert!(said("sqlite:c.db", "gs://bucket/w").starts_with("not supported yet: "));
         assert!(said("sqlite:c.db", "s3://").contains("s3://bucket/folder"));
         assert!(said("mysql://h", "w").contains("sqlite:PATH"));

@@ -9,28 +9,72 @@ use iceberg::spec::{Snapshot, TableMetadata};
 use livelake_dataflow::protocol::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{EpochRecord, Lake};
+use super::{EpochRecord, Lake, epochs_table};
 use crate::error::SinkError;
 use crate::hydrate::{Scan, read_files};
 use crate::producer::{EPOCH_KEY, TableState};
 use crate::storage::TableName;
+use crate::storage::catalog::Catalog;
 use crate::storage::files::Files;
 
 impl Lake {
+    /// The newest epochs first, at most `limit`. Does not wait for a commit that is going on.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub async fn epochs(&self, limit: usize) -> Result<Vec<EpochRecord>, SinkError> {
+        if let Catalog::Sql(catalog) = &mut *self.inner.catalog.lock().await {
+            return catalog.epochs(limit).await;
+        }
+        let mut records = self.recorded().await?;
+        records.truncate(limit);
+        Ok(records)
+    }
+
     /// An epoch by its number, if it is still known.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// When the catalog cannot be read.
     pub async fn epoch(&self, number: u64) -> Result<Option<EpochRecord>, SinkError> {
-        self.inner.catalog.lock().await.epoch(number).await
+        if let Catalog::Sql(catalog) = &mut *self.inner.catalog.lock().await {
+            return catalog.epoch(number).await;
+        }
+        Ok(self.recorded().await?.into_iter().find(|record| record.number == number))
     }
 
     /// The newest epoch at or before a timestamp.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// When the catalog cannot be read.
     pub async fn epoch_at(&self, timestamp: Timestamp) -> Result<Option<EpochRecord>, SinkError> {
-        self.inner.catalog.lock().await.epoch_at(timestamp).await
+        if let Catalog::Sql(catalog) = &mut *self.inner.catalog.lock().await {
+            return catalog.epoch_at(timestamp).await;
+        }
+        Ok(self.recorded().await?.into_iter().find(|record| record.timestamp <= timestamp))
+    }
+
+    /// All epochs that the table of epochs has, the newest first: for catalogs that note only that one themselves.
+    async fn recorded(&self) -> Result<Vec<EpochRecord>, SinkError> {
+        let newest = self.newest().await?;
+        let (sender, mut receiver) = mpsc::channel(4);
+        let (table, schema) = (epochs_table(), EpochRecord::schema());
+        let read = self.read(&table, schema, sender);
+        let collect = async {
+            let mut records = Vec::new();
+            while let Some(batch) = receiver.recv().await {
+                records.extend(EpochRecord::of(&batch)?);
+            }
+            Ok(records)
+        };
+        let (_, mut records) = futures::try_join!(read, collect)?;
+        records.sort_by_key(|record| std::cmp::Reverse(record.number));
+        // its row does not say who wrote it
+        if let (Some(first), Some(newest)) = (records.first_mut(), newest)
+            && first.number == newest.number
+        {
+            *first = newest;
+        }
+        Ok(records)
     }
 
     /// Sends the rows of a table's newest snapshot into `rows`, as batches of `schema`'s columns: found by name, cast to the

@@ -83,7 +83,7 @@ impl Lake {
             }
         }
         for (name, _) in existing {
-            let is_known = wanted.iter().any(|table| table.table == name) || name == super::record::table_name();
+            let is_known = wanted.iter().any(|table| table.table == name) || name == super::epochs_table();
             if is_known {
                 continue;
             }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use iceberg::spec::TableMetadata;
 use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::Timestamp;
@@ -29,7 +29,7 @@ pub struct Epoch {
 }
 
 /// A committed epoch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct EpochRecord {
     /// Its number.
     pub number: u64,
@@ -57,24 +57,53 @@ pub struct RowCounts {
 }
 
 /// The Iceberg table of epochs.
-pub(crate) fn table_name() -> TableName {
+pub(crate) fn epochs_table() -> TableName {
     TableName::new("livelake", "_epochs")
 }
 
 impl EpochRecord {
-    /// The row for `livelake._epochs`, as a change of that table.
-    pub(crate) fn as_change(&self) -> Result<TableChange, SinkError> {
+    /// The columns of `livelake._epochs`.
+    pub(crate) fn schema() -> SchemaRef {
         let field = |name: &str, data_type: DataType, comment: &str| {
             Field::new(name, data_type, false).with_metadata([(COMMENT_KEY.to_string(), comment.to_string())].into())
         };
-        let schema: SchemaRef = Arc::new(Schema::new(vec![
+        Arc::new(Schema::new(vec![
             field("epoch", DataType::Int64, "number of the epoch"),
             field("timestamp", DataType::Int64, "microseconds since 1970 UTC: what the tables show is the state at this moment"),
             field("committed_at", DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())), "when it became visible"),
             field("positions", DataType::Utf8, "JSON: from where the sources go on"),
             field("tables", DataType::Utf8, "JSON: the tables that changed, with their snapshot ids"),
             field("rows", DataType::Utf8, "JSON: how many rows came to and went from each of them"),
-        ]));
+        ]))
+    }
+
+    /// The epochs that rows of `livelake._epochs` speak of.
+    ///
+    /// # Errors
+    /// JSON that is none: another program wrote the row.
+    pub(crate) fn of(rows: &RecordBatch) -> Result<Vec<EpochRecord>, SinkError> {
+        let numbers = |column: usize| rows.column(column).as_primitive::<Int64Type>();
+        let texts = |column: usize| rows.column(column).as_string::<i32>();
+        let committed_at = rows.column(2).as_primitive::<TimestampMicrosecondType>();
+        let record = |row: usize| {
+            Ok(EpochRecord {
+                number: numbers(0).value(row).cast_unsigned(),
+                timestamp: numbers(1).value(row).cast_unsigned(),
+                committed_at: committed_at.value(row),
+                positions: serde_json::from_str(texts(3).value(row))?,
+                token: String::new(),
+                tables: serde_json::from_str(texts(4).value(row))?,
+                rows: serde_json::from_str(texts(5).value(row))?,
+            })
+        };
+        let records: serde_json::Result<Vec<EpochRecord>> = (0..rows.num_rows()).map(record).collect();
+        records
+            .map_err(|error| SinkError::Rows { table: epochs_table(), reason: format!("a row that is not an epoch's: {error}") })
+    }
+
+    /// The row for `livelake._epochs`, as a change of that table.
+    pub(crate) fn as_change(&self) -> Result<TableChange, SinkError> {
+        let schema = EpochRecord::schema();
         let row = RecordBatch::try_new(
             Arc::clone(&schema),
             vec![
@@ -88,7 +117,7 @@ impl EpochRecord {
         );
         let row = row.map_err(SinkError::arrow("note the epoch"))?;
         Ok(TableChange {
-            table: table_name(),
+            table: epochs_table(),
             relation: RelationId(0),
             schema,
             partition_by: PartitionBy::default(),

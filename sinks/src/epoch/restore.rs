@@ -14,7 +14,7 @@ use livelake_dataflow::plan::RelationId;
 use livelake_dataflow::protocol::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{CommitReport, Epoch, Lake, RowCounts, Work, failed, record};
+use super::{CommitReport, Epoch, Lake, RowCounts, Work, epochs_table, failed};
 use crate::error::SinkError;
 use crate::mode::RowReader;
 use crate::producer::turnover::Settled;
@@ -58,7 +58,7 @@ impl Lake {
         let pointers: HashMap<TableName, String> = self.pointers().await?.into_iter().collect();
         let context = Arc::new(self.context(&epoch, Arc::new(NoRows)));
         let mut staged = Vec::new();
-        let mut names: Vec<&TableName> = pointers.keys().filter(|name| **name != record::table_name()).collect();
+        let mut names: Vec<&TableName> = pointers.keys().filter(|name| **name != epochs_table()).collect();
         names.sort();
         for name in names {
             match self.stage_restored(&context, name, number).await {

@@ -10,7 +10,7 @@ use crate::compaction::FileRules;
 use crate::error::SinkError;
 use crate::maintenance::Seen;
 use crate::producer::expiry::Keep;
-use crate::producer::{EPOCH_KEY, KIND_KEY, Staged, TableState};
+use crate::producer::{EPOCH_KEY, STAMP_KEYS, Staged, TableState};
 use crate::storage::TableName;
 use crate::storage::files::Files;
 
@@ -34,7 +34,7 @@ impl Lake {
 
     /// As [`Lake::begin`], for no table in particular.
     pub(crate) async fn begin_any(&self) -> Result<TableCommit<'_>, SinkError> {
-        self.begin(&super::record::table_name()).await
+        self.begin(&super::epochs_table()).await
     }
 
     /// All tables and where they point.
@@ -88,13 +88,19 @@ impl TableCommit<'_> {
     /// Another writer has the lake now, or moved the table: nothing was changed. [`SinkError::Unknown`].
     pub(crate) async fn publish(&mut self, lake: &Lake, mut staged: Staged) -> Result<(), SinkError> {
         let Some(fence) = &lake.inner.fence else { return Ok(()) };
-        let moved = lake.inner.catalog.lock().await.move_pointers(&fence.token, &[pointer_of(&staged)]).await;
-        if let Err(error) = moved {
-            self.tables.remove(&self.table);
-            return Err(error);
-        }
+        let moved = lake.inner.catalog.lock().await.move_pointer(&fence.token, &pointer_of(&staged)).await;
+        let mut moved = match moved {
+            Ok(moved) => moved,
+            Err(error) => {
+                self.tables.remove(&self.table);
+                return Err(error);
+            }
+        };
         let garbage = expiry::garbage(&lake.files().io, &mut staged).await;
-        self.tables.insert(self.table.clone(), Arc::new(staged.state));
+        match moved.apply(staged.state) {
+            Ok(state) => self.tables.insert(self.table.clone(), Arc::new(state)),
+            Err(name) => self.tables.remove(&name),
+        };
         lake.sweep(garbage).await;
         Ok(())
     }
@@ -110,7 +116,7 @@ impl TableState {
     pub(crate) fn stamp(&self) -> BTreeMap<String, String> {
         let properties = self.metadata.properties().iter();
         properties
-            .filter(|(key, _)| key.starts_with("livelake.") && *key != KIND_KEY)
+            .filter(|(key, _)| STAMP_KEYS.contains(&key.as_str()))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     }

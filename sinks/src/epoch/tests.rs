@@ -10,6 +10,7 @@ mod model;
 mod network;
 mod readers;
 mod remote;
+mod rest;
 mod speed;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,6 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::storage::files::local_path;
-use crate::storage::place::CatalogPlace;
 use crate::{PartitionBy, SinkMode};
 
 impl Lake {
@@ -37,10 +37,7 @@ impl Lake {
 
 /// The SQLite file of a lake that has one.
 fn catalog_file(lake: &Lake) -> PathBuf {
-    match &lake.storage().catalog {
-        CatalogPlace::Sqlite(path) => path.clone(),
-        CatalogPlace::Postgres(_) => unreachable!("this test's lake is in a file"),
-    }
+    lake.storage().catalog.file().expect("this test's lake is in a file").to_path_buf()
 }
 
 /// Makes a commit fail at a step: 0 before any file, 1 after the tables' files, 2 before the flip, 3 after it (a lost answer).
@@ -52,7 +49,7 @@ pub(crate) fn strike(fault: &std::sync::Mutex<Option<Fault>>, step: usize) -> Re
     if *armed == Some(Fault(step)) {
         *armed = None;
         return Err(match step {
-            3 => SinkError::Unknown { epoch: 0, source: sqlx::Error::Protocol("the answer got lost".into()) },
+            3 => SinkError::Unknown { epoch: 0, source: sqlx::Error::Protocol("the answer got lost".into()).into() },
             _ => SinkError::Thread(format!("stopped by the test at step {step}")),
         });
     }

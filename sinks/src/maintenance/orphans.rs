@@ -14,7 +14,7 @@ use crate::storage::TableName;
 use crate::storage::files::{Files, Found};
 
 /// What a table's files are called; anything else in its folder is not ours to judge.
-const SUFFIXES: [&str; 3] = [".parquet", ".avro", ".metadata.json"];
+const SUFFIXES: [&str; 4] = [".parquet", ".avro", ".metadata.json", ".intent.json"];
 
 /// The folders of a table that have files.
 const PARTS: &[&str] = &["data", "metadata"];

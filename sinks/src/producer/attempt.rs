@@ -8,17 +8,21 @@ use iceberg::Result;
 use iceberg::io::OutputFile;
 
 use crate::failpoint;
+use crate::storage::Storage;
 use crate::storage::files::Files;
 
 /// See the module.
 pub(crate) struct Attempt {
     pub(crate) files: Files,
+    /// Whether metadata files are written here, and not by the catalog.
+    pub(crate) writes_metadata: bool,
     paths: Mutex<Vec<String>>,
 }
 
 impl Attempt {
-    pub(crate) fn new(files: Files) -> Attempt {
-        Attempt { files, paths: Mutex::default() }
+    pub(crate) fn new(storage: &Storage) -> Attempt {
+        let writes_metadata = !storage.is_metadata_the_catalogs();
+        Attempt { files: storage.files.clone(), writes_metadata, paths: Mutex::default() }
     }
 
     /// A new file.

@@ -1,8 +1,8 @@
 //! One writer per lake: a lock that dies with its process, and a token that outlives it.
 //!
 //! Beside an SQLite file the lock is the operating system's, on the file `CATALOG.writer`: a killed process leaves no lock behind, whatever
-//! happens to process ids (containers reuse them). In PostgreSQL it is an advisory lock of a connection that is kept open for it. The token is
-//! a row in the catalog that every commit checks within its transaction: should the lock be lost under a running writer (its file was removed,
+//! happens to process ids (containers reuse them). In PostgreSQL it is an advisory lock of a connection that is kept open for it. Where the
+//! catalog is a server of Iceberg's REST protocol it is a file in the warehouse's folder, or a lease in its bucket. The token is a row in the catalog that every commit checks within its transaction: should the lock be lost under a running writer (its file was removed,
 //! its connection was cut), the newer token wins and the older one can write no more.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -12,8 +12,12 @@ use std::sync::Mutex;
 use sqlx::{AnyConnection, Row};
 
 use crate::error::SinkError;
-use crate::storage::catalog::{Catalog, answer, fault};
-use crate::storage::place::CatalogPlace;
+use crate::storage::Storage;
+use crate::storage::catalog::Catalog;
+use crate::storage::catalog::sql::{SqlCatalog, answer, fault};
+use crate::storage::files::local_path;
+use crate::storage::lease::Lease;
+use crate::storage::place::SqlPlace;
 
 /// The right to write a lake; given up when dropped.
 #[derive(Debug)]
@@ -29,6 +33,7 @@ enum Lock {
     File { _file: File },
     // Never asked anything again; in a mutex because it is not `Sync`.
     Connection { _conn: Mutex<AnyConnection> },
+    Lease { _lease: Lease },
 }
 
 impl Fence {
@@ -36,33 +41,61 @@ impl Fence {
     ///
     /// # Errors
     /// [`SinkError::Held`] while another process (or another `Lake` of this one) writes it.
-    pub(crate) async fn take(catalog: &mut Catalog, place: &CatalogPlace, name: &str) -> Result<Fence, SinkError> {
-        let lock = match place {
-            CatalogPlace::Sqlite(path) => lock_file(path)?,
-            CatalogPlace::Postgres(_) => lock_database(place).await?,
-        };
-        let Some(lock) = lock else {
-            let holder = holder(catalog, place).await?.unwrap_or_else(|| "another process".into());
-            return Err(SinkError::Held { place: place.to_string(), holder });
-        };
+    pub(crate) async fn take(catalog: &mut Catalog, storage: &Storage, name: &str) -> Result<Fence, SinkError> {
         let token = uuid::Uuid::now_v7().to_string();
-        let write = sqlx::query(
-            "INSERT INTO livelake_writer (id, token, name, pid, since) VALUES (1, $1, $2, $3, $4) ON CONFLICT (id) DO UPDATE \
-             SET token = excluded.token, name = excluded.name, pid = excluded.pid, since = excluded.since",
-        )
-        .bind(&token)
-        .bind(name)
-        .bind(i64::from(std::process::id()))
-        .bind(chrono::Utc::now().timestamp_micros());
-        answer(write.execute(catalog.connection().await?)).await.map_err(fault("take the writer's token", place))?;
-        catalog.rest();
+        let held = |holder| SinkError::Held { place: storage.catalog.to_string(), holder };
+        let lock = match catalog {
+            Catalog::Sql(catalog) => {
+                let lock = match catalog.place() {
+                    SqlPlace::Sqlite(path) => lock_file(path)?,
+                    place @ SqlPlace::Postgres(_) => lock_database(place).await?,
+                };
+                let Some(lock) = lock else { return Err(held(or_another(holder(catalog).await?))) };
+                note(catalog, &token, name).await?;
+                lock
+            }
+            Catalog::Rest(catalog) => {
+                let process = format!("{name} (process {})", std::process::id());
+                let lock = match storage.files.is_local() {
+                    true => lock_file(&local_path(&storage.warehouse).join("livelake"))?,
+                    false => {
+                        let location = format!("{}/livelake.writer.json", storage.warehouse);
+                        let lease = Lease::take(&storage.files, &location, &process).await?.map_err(held)?;
+                        Some(Lock::Lease { _lease: lease })
+                    }
+                };
+                let Some(lock) = lock else { return Err(held(or_another(catalog.holder().await?))) };
+                catalog.take(&token, &process).await?;
+                lock
+            }
+        };
         Ok(Fence { token, _lock: lock })
     }
 }
 
-/// The lock beside an SQLite file; `None` while another has it.
-fn lock_file(catalog: &std::path::Path) -> Result<Option<Lock>, SinkError> {
-    let mut path = catalog.as_os_str().to_owned();
+fn or_another(holder: Option<String>) -> String {
+    holder.unwrap_or_else(|| "another process".into())
+}
+
+/// Makes a token the database's.
+async fn note(catalog: &mut SqlCatalog, token: &str, name: &str) -> Result<(), SinkError> {
+    let failed = fault("take the writer's token", catalog.place());
+    let write = sqlx::query(
+        "INSERT INTO livelake_writer (id, token, name, pid, since) VALUES (1, $1, $2, $3, $4) ON CONFLICT (id) DO UPDATE \
+         SET token = excluded.token, name = excluded.name, pid = excluded.pid, since = excluded.since",
+    )
+    .bind(token)
+    .bind(name)
+    .bind(i64::from(std::process::id()))
+    .bind(chrono::Utc::now().timestamp_micros());
+    answer(write.execute(catalog.connection().await?)).await.map_err(failed)?;
+    catalog.rest();
+    Ok(())
+}
+
+/// The lock beside a file; `None` while another has it.
+fn lock_file(beside: &std::path::Path) -> Result<Option<Lock>, SinkError> {
+    let mut path = beside.as_os_str().to_owned();
     path.push(".writer");
     let path = PathBuf::from(path);
     let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
@@ -75,7 +108,7 @@ fn lock_file(catalog: &std::path::Path) -> Result<Option<Lock>, SinkError> {
 }
 
 /// The lock in a database; `None` while another has it. Each schema of the database can be one lake's.
-async fn lock_database(place: &CatalogPlace) -> Result<Option<Lock>, SinkError> {
+async fn lock_database(place: &SqlPlace) -> Result<Option<Lock>, SinkError> {
     let error = fault("take the writer's lock", place);
     let mut conn = place.connect(true).await.map_err(&error)?;
     let take = sqlx::query("SELECT pg_try_advisory_lock(hashtext('livelake'), hashtext(current_schema()))");
@@ -84,10 +117,10 @@ async fn lock_database(place: &CatalogPlace) -> Result<Option<Lock>, SinkError> 
 }
 
 /// Name and process id of the writer that the catalog knows.
-async fn holder(catalog: &mut Catalog, place: &CatalogPlace) -> Result<Option<String>, SinkError> {
+async fn holder(catalog: &mut SqlCatalog) -> Result<Option<String>, SinkError> {
     let query = sqlx::query("SELECT name, pid FROM livelake_writer WHERE id = 1");
     let row = answer(query.fetch_optional(catalog.connection().await?)).await;
-    let row = row.map_err(fault("read the writer's token", place))?;
+    let row = row.map_err(fault("read the writer's token", catalog.place()))?;
     catalog.rest();
     Ok(row.map(|r| format!("{} (process {})", r.get::<String, _>(0), r.get::<i64, _>(1))))
 }

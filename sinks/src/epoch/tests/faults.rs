@@ -78,8 +78,15 @@ async fn a_pointer_that_somebody_moved_stops_the_whole_epoch() {
         tables: BTreeMap::new(),
         rows: BTreeMap::new(),
     };
-    let stale = |table: &TableName| Pointer::Move { table: table.clone(), from: "file:///nowhere".into(), to: old.clone() };
-    let good = Pointer::Move { table: name.clone(), from: old.clone(), to: moved.clone() };
+    let metadata = Arc::clone(&lake.state(&name).await.unwrap().metadata);
+    let next = |location: &str| Next {
+        location: location.to_owned(),
+        parent: None,
+        metadata: Arc::clone(&metadata),
+        updates: Vec::new(),
+    };
+    let stale = |table: &TableName| Pointer::Move { table: table.clone(), from: "file:///nowhere".into(), next: next(&old) };
+    let good = Pointer::Move { table: name.clone(), from: old.clone(), next: next(&moved) };
     let a = TableName::parse("f.a");
     for moves in [vec![stale(&a), good.clone()], vec![good.clone(), stale(&a)]] {
         let error = lake.inner.catalog.lock().await.flip(&record, &moves).await.unwrap_err();
@@ -88,7 +95,11 @@ async fn a_pointer_that_somebody_moved_stops_the_whole_epoch() {
         assert_eq!(lake.newest().await.unwrap().unwrap().number, 1);
     }
     let moving = sqlx::query("UPDATE iceberg_tables SET metadata_location = $1 WHERE table_name = 'b'").bind(&moved);
-    moving.execute(lake.inner.catalog.lock().await.connection().await.unwrap()).await.unwrap();
+    let mut catalog = lake.inner.catalog.lock().await;
+    let Catalog::Sql(database) = &mut *catalog else { unreachable!("this test's catalog is a database") };
+    moving.execute(database.connection().await.unwrap()).await.unwrap();
+    database.rest();
+    drop(catalog);
     let error = lake.commit(&epoch(3), tables(&one, &two), &[], Arc::new(Rows(two.clone()))).await.unwrap_err();
     assert!(matches!(&error, SinkError::Conflict { table } if *table == name), "{error}");
     assert_eq!(rows_of(&lake, "f.a", &schema()).await, batch(one.iter()));

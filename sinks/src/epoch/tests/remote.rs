@@ -14,13 +14,20 @@ const DATABASE: &str = "LIVELAKE_TEST_DATABASE";
 
 /// Whether lakes are somewhere else than in a folder.
 pub(super) fn is_remote() -> bool {
-    std::env::var_os(BUCKET).is_some()
+    std::env::var_os(BUCKET).is_some() || rest::is_rest()
 }
 
 /// `storage.catalog` and `storage.warehouse` of the lake of a folder; `None`: in the folder.
 pub(super) fn places(folder: &Path) -> Option<(String, String)> {
-    let (bucket, server) = (std::env::var(BUCKET).ok()?, std::env::var(DATABASE).ok()?);
     let name = folder.file_name()?.to_str()?.trim_start_matches('.').to_lowercase();
+    if let Some(server) = rest::server() {
+        let warehouse = match std::env::var(BUCKET) {
+            Ok(bucket) => format!("s3://{bucket}/{name}"),
+            Err(_) => folder.join("warehouse").display().to_string(),
+        };
+        return Some((format!("{server}{name}"), warehouse));
+    }
+    let (bucket, server) = (std::env::var(BUCKET).ok()?, std::env::var(DATABASE).ok()?);
     psql(&server, &format!("CREATE DATABASE {name}"));
     Some((format!("{server}/{name}"), format!("s3://{bucket}/{name}")))
 }
@@ -32,9 +39,9 @@ fn psql(server: &str, statement: &str) -> String {
 }
 
 /// A server of a test's, stopped when dropped.
-struct Server {
+pub(super) struct Server {
     process: Child,
-    port: u16,
+    pub(super) port: u16,
     _folder: tempfile::TempDir,
 }
 
@@ -48,7 +55,7 @@ impl Drop for Server {
 
 impl Server {
     /// Starts what `command` makes of a port and a folder, and waits until it answers there.
-    fn start(command: impl FnOnce(u16, &Path) -> Command) -> Server {
+    pub(super) fn start(command: impl FnOnce(u16, &Path) -> Command) -> Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::Builder::new().prefix("livelake-server-").tempdir().unwrap();
         let mut process = command(port, folder.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -161,11 +168,11 @@ fn a_death_leaves_one_of_two_epochs_in_a_bucket() {
     run_all(&["crashes::a_death_at_any_place_leaves_one_of_two_epochs"]);
 }
 
-fn some(numbers: std::ops::Range<i64>) -> Contents {
+pub(super) fn some(numbers: std::ops::Range<i64>) -> Contents {
     numbers.map(|id| (id, (Some(id), Some("Queens".to_string()), id))).collect()
 }
 
-async fn add(lake: &Lake, number: i64) -> Result<CommitReport, SinkError> {
+pub(super) async fn add(lake: &Lake, number: i64) -> Result<CommitReport, SinkError> {
     let changes = difference(&some(0..number - 1), &some(0..number));
     let tables = vec![change("r.t", "", SinkMode::Snapshot, changes)];
     lake.commit(&epoch(number.unsigned_abs()), tables, &[], Arc::new(Rows::default())).await
