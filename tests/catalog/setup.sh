@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches the jars of the REST catalog that tests of the sinks start, and compiles it. Does nothing when that was done already.
-# Needs: a JDK (11 or newer) and Maven.
+# Needs: a JDK (17 or newer) and Maven.
 set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
