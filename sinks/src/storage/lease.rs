@@ -122,3 +122,31 @@ async fn read(files: &Files, location: &str) -> Result<Option<Note>, SinkError> 
 fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lease_ends_with_its_writer_or_with_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (files, location) = (Files::local(), format!("file://{}/writer.json", folder.path().display()));
+        let take = || Lease::take(&files, &location, "ann (process 7)");
+        let first = take().await.unwrap().unwrap();
+        let refused = take().await.unwrap().unwrap_err();
+        assert!(refused.starts_with("ann (process 7) (until "), "{refused}");
+        drop(first);
+        drop(take().await.unwrap().unwrap());
+
+        let note = read(&files, &location).await.unwrap().unwrap();
+        let later = Utc::now() + LASTS;
+        // on another machine nothing but the time tells
+        assert!(Note { host: "elsewhere".into(), until: later, ..note.clone() }.is_held());
+        assert!(!Note { host: "elsewhere".into(), until: Utc::now() - LASTS, ..note.clone() }.is_held());
+        // here a process that is gone holds nothing
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        assert!(!Note { pid: gone.id(), until: later, ..note.clone() }.is_held());
+        assert!(Note { pid: 1, until: later, ..note }.is_held());
+    }
+}
