@@ -76,7 +76,12 @@ impl Session {
         let token = credentials::token(&session.client, &session.base).await?;
         *session.token.lock().await = token;
         let query = session.warehouse.iter().map(|name| ("warehouse", name.clone())).collect::<Vec<_>>();
-        let config: Config = session.get(&["v1", "config"], &query).await?.ok_or_else(|| RestFault::answered(404, ""))?;
+        let config: Option<Config> = session.get(&["v1", "config"], &query).await.or_else(|fault| match fault.status {
+            // whoever answers does not know the question
+            Some(400 | 405) => Err(RestFault { status: Some(404), ..fault }),
+            _ => Err(fault),
+        })?;
+        let config = config.ok_or_else(|| RestFault::answered(404, ""))?;
         session.prefix = config.overrides.get("prefix").or(config.defaults.get("prefix")).cloned();
         session.together = config.endpoints.iter().any(|endpoint| endpoint == TOGETHER);
         Ok(session)
