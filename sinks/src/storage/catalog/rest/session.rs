@@ -76,10 +76,10 @@ impl Session {
         let token = credentials::token(&session.client, &session.base).await?;
         *session.token.lock().await = token;
         let query = session.warehouse.iter().map(|name| ("warehouse", name.clone())).collect::<Vec<_>>();
-        let config: Option<Config> = session.get(&["v1", "config"], &query).await.or_else(|fault| match fault.status {
+        let config: Option<Config> = session.get(&["v1", "config"], &query).await.map_err(|fault| match fault.status {
             // whoever answers does not know the question
-            Some(400 | 405) => Err(RestFault { status: Some(404), ..fault }),
-            _ => Err(fault),
+            Some(400 | 405) => RestFault { status: Some(404), ..fault },
+            _ => fault,
         })?;
         let config = config.ok_or_else(|| RestFault::answered(404, ""))?;
         session.prefix = config.overrides.get("prefix").or(config.defaults.get("prefix")).cloned();
