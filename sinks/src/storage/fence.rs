@@ -2,8 +2,9 @@
 //!
 //! Beside an SQLite file the lock is the operating system's, on the file `CATALOG.writer`: a killed process leaves no lock behind, whatever
 //! happens to process ids (containers reuse them). In PostgreSQL it is an advisory lock of a connection that is kept open for it. Where the
-//! catalog is a server of Iceberg's REST protocol it is a file in the warehouse's folder, or a lease in its bucket. The token is a row in the catalog that every commit checks within its transaction: should the lock be lost under a running writer (its file was removed,
-//! its connection was cut), the newer token wins and the older one can write no more.
+//! catalog is a server of Iceberg's REST protocol it is a file in the warehouse's folder, or a lease in its bucket. The token is in the catalog
+//! and part of every commit: should the lock be lost under a running writer (its file was removed, its connection was cut), the newer token
+//! wins and the older one can write no more.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::PathBuf;

@@ -42,7 +42,6 @@ pub(super) struct Session {
 
 /// A table, as the catalog has it.
 #[derive(Clone, Debug, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub(super) struct Loaded {
     #[serde(rename = "metadata-location")]
     pub(super) location: String,

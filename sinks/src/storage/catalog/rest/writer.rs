@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use iceberg::TableUpdate;
 use iceberg::spec::{ManifestListWriter, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary, TableMetadata};
-use iceberg::{TableRequirement, TableUpdate};
 
 use super::commit::{CommitRequest, at};
 use super::session::Loaded;
@@ -132,7 +132,6 @@ impl RestCatalog {
         let made = made.map_err(SinkError::table("prepare the next snapshot", &table))?;
         self.session.make_namespace(&table.namespace).await.map_err(&failed)?;
         let mut request = CommitRequest::create(&table, &made.metadata);
-        debug_assert_eq!(request.requirements, [TableRequirement::NotExist]);
         request.updates.push(TableUpdate::SetProperties { updates: HashMap::from([(EPOCH_KEY.to_owned(), "0".to_owned())]) });
         match self.session.commit(&request).await {
             Err(fault) if !fault.is_conflict() && !fault.may_be_done() => Err(failed(fault)),
